@@ -1,0 +1,45 @@
+"""The matrix and the checks: `uvx nox`, or one session by `uvx nox -s lint`."""
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "docs", "tests"]
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+SQLALCHEMY = ["2.0", "2.1"]
+
+
+def sync(session: nox.Session, *groups: str) -> None:
+    """Install the project and these dependency groups into the session's own environment."""
+    arguments = [argument for group in groups for argument in ("--group", group)]
+    place = session.virtualenv.location
+    command = ["uv", "sync", "--quiet", "--no-default-groups", f"--python={place}", *arguments]
+    session.run_install(*command, env={"UV_PROJECT_ENVIRONMENT": place})
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("sqlalchemy", SQLALCHEMY)
+def tests(session: nox.Session, sqlalchemy: str) -> None:
+    """The tests; arguments after `--` go to pytest."""
+    sync(session, "dev")
+    session.install(f"sqlalchemy[asyncio]~={sqlalchemy}.0")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
+def lint(session: nox.Session) -> None:
+    """Format, lint, types of source and tests, public types, floors of the house."""
+    sync(session, "dev", "lint")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    session.run("mypy")
+    session.run("pyright", "--verifytypes", "savepoints", "--ignoreexternal")
+    session.run("lint-imports")
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """The documentation site; a warning is an error."""
+    sync(session, "docs")
+    session.run("mkdocs", "build", "--strict")

@@ -1,0 +1,29 @@
+"""The few private names of SQLAlchemy that we cannot do without, each with a test that fails when it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.orm import SessionTransaction
+
+
+def parent_engine(engine: Engine) -> Engine:
+    """The engine that ``engine.execution_options()`` was called on: listeners set there serve both."""
+    while (parent := getattr(engine, "_proxied", None)) is not None:
+        engine = parent
+    return engine
+
+
+def connections(transaction: SessionTransaction) -> Iterable[Connection]:
+    """The connections that a session's transaction uses (public as ``.connections`` since SQLAlchemy 2.1.7)."""
+    if hasattr(transaction, "connections"):
+        return transaction.connections
+    entries: Any = transaction._connections
+    return {entry[0] for entry in entries.values()}
+
+
+def isolation_level_on_connect(dialect: Dialect) -> str | None:
+    """What ``create_engine(isolation_level=...)`` was given: no public name tells it."""
+    return dialect._on_connect_isolation_level

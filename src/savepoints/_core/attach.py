@@ -1,0 +1,182 @@
+"""Finding the stack of a session or connection, or making one where a transaction is open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session, SessionTransactionOrigin
+
+from savepoints import _compat, errors
+from savepoints._core import refusals
+from savepoints._core.options import Options
+from savepoints._core.roots import ConnectionRoot, SessionRoot, join, refuse_autocommit
+from savepoints._core.sessions import watch_session
+from savepoints._core.stack import KEY, Face, Stack, detach, stack_of
+from savepoints._databases import capabilities
+from savepoints._model.states import Move
+
+Target = Session | Connection
+
+
+def find(target: Target) -> Stack | None:
+    """The stack that a target belongs to, if it has one."""
+    stack = target.info.get(KEY) if isinstance(target, Session) else stack_of(target)
+    if stack is not None and stack.is_over:
+        detach(stack)
+        return None
+    return stack
+
+
+def stack_for(target: Target, face: Face) -> Stack:
+    """The stack of a target; SQLAlchemy begins the transaction where none is open, as with every call on it.
+
+    Raises:
+        NotSupported: The connection is in autocommit mode.
+    """
+    stack = find(target)
+    if stack is None:
+        stack = _of_session(target, face) if isinstance(target, Session) else _of_connection(target, face)
+    return stack
+
+
+def _of_connection(connection: Connection, face: Face) -> Stack:
+    if connection.closed:
+        raise errors.NoTransaction("the connection is closed", hint="open another one")
+    stack = Stack(ConnectionRoot(connection), face, capabilities(connection.dialect))
+    refuse_autocommit(connection, stack.capabilities)
+    if not connection.in_transaction():
+        connection.begin()
+    join(stack, connection)
+    stack.sync()
+    return stack
+
+
+def _of_session(session: Session, face: Face) -> Stack:
+    watch_session(session)
+    stack = stack_of(session.bind) if isinstance(session.bind, Connection) else None
+    if stack is not None:  # the session joins a transaction of ours on its connection
+        stack.sessions.append(session)
+        session.info[KEY] = stack
+        stack.sync()
+        return stack
+    transaction = session.get_transaction()
+    stack = Stack(SessionRoot(session), face, capabilities(None))
+    session.info[KEY] = stack
+    try:
+        for connection in () if transaction is None else _compat.connections(transaction):
+            join(stack, connection)
+    except BaseException:
+        detach(stack)
+        raise
+    stack.sync()
+    return stack
+
+
+def opened_on_purpose(target: Target) -> bool:
+    """Whether somebody began a transaction on the target, other than SQLAlchemy by itself on a session's first use."""
+    stack = find(target)
+    if isinstance(target, Connection):
+        return stack is not None or target.in_transaction()
+    if stack is not None and (stack.transaction.managed or stack.levels or stack.root.session is not target):
+        return True
+    root = target.get_transaction()
+    return root is not None and (
+        root.origin is not SessionTransactionOrigin.AUTOBEGIN or target.in_nested_transaction()
+    )
+
+
+def begin(target: Target, face: Face, name: str | None, options: Options) -> Stack:
+    """Begin the outermost unit on a target, or adopt what SQLAlchemy began by itself on a session.
+
+    Raises:
+        AlreadyInTransaction: Somebody began one on purpose.
+        NotSupported: The connection is in autocommit mode, or an option is not known for the database.
+    """
+    if opened_on_purpose(target):
+        raise _already(target)
+    if isinstance(target, Session):
+        return _begin_session(target, face, name, options)
+    if target.closed:
+        raise errors.NoTransaction("the connection is closed", hint="open another one")
+    row = capabilities(target.dialect)
+    refuse_autocommit(target, row)
+    stack = Stack(ConnectionRoot(target), face, row, name, options)
+    stack.transaction.managed = True
+    try:
+        _set_options(stack, target, options.execution_options(row))
+        target.begin()
+        join(stack, target)
+    except BaseException:
+        abandon(stack)
+        raise
+    return stack
+
+
+def _already(target: Target) -> errors.AlreadyInTransaction:
+    stack = find(target)
+    if stack is not None:
+        return errors.AlreadyInTransaction(f"{refusals.called(stack.transaction)} is open on it")
+    word = "session" if isinstance(target, Session) else "connection"
+    return errors.AlreadyInTransaction(f"a transaction was begun on this {word} before")
+
+
+def _begin_session(session: Session, face: Face, name: str | None, options: Options) -> Stack:
+    watch_session(session)
+    adopted = session.get_transaction()
+    connections = [] if adopted is None else list(_compat.connections(adopted))
+    bind = session.bind or (connections[0] if connections else None)
+    row = capabilities(None if bind is None else bind.dialect)
+    wanted = options.execution_options(row)
+    if options != Options() and (connections or bind is None):
+        raise errors.AlreadyInTransaction(
+            "a transaction takes options only before its first statement, on a session with one default bind",
+            hint="open the transaction before using the session, or leave the options out",
+        )
+    stack = find(session) or Stack(SessionRoot(session), face, row, name, options)
+    stack.transaction.managed = True
+    stack.transaction.name = name or stack.transaction.name
+    session.info[KEY] = stack
+    try:
+        if adopted is None:
+            session.begin()
+        if options != Options():
+            if isinstance(bind, Connection):
+                _set_options(stack, bind, wanted)
+                wanted = {}
+            connections = [session.connection(execution_options=wanted)]
+        for connection in connections:
+            join(stack, connection)
+    except BaseException:
+        abandon(stack, rollback=adopted is None)
+        raise
+    return stack
+
+
+def _set_options(stack: Stack, connection: Connection, wanted: dict[str, Any]) -> None:
+    """Set execution options for one transaction; what they were comes back at its end."""
+    if wanted:
+        before = connection.get_execution_options()
+        level = _compat.isolation_level_on_connect(connection.dialect) or connection.default_isolation_level
+        default = {"isolation_level": level}
+        stack.restore = (connection, {key: before.get(key, default.get(key, False)) for key in wanted})
+        connection.execution_options(**wanted)
+
+
+def abandon(stack: Stack, *, rollback: bool = True) -> None:
+    """The transaction could not be begun: leave nothing of it."""
+    stack.transaction.managed = False
+    if rollback:
+        stack.root.rollback()
+    stack.transaction.move(Move.ROLLBACK, "could not be begun")
+    put_back(stack)
+    detach(stack)
+
+
+def put_back(stack: Stack) -> None:
+    """Set the options of a connection as they were before the transaction."""
+    if stack.restore is not None:
+        connection, options = stack.restore
+        stack.restore = None
+        if not connection.closed and not connection.invalidated:
+            connection.execution_options(**options)

@@ -1,0 +1,226 @@
+"""The ends of blocks: what a ``with`` does when it is left, with or without an error."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import PendingRollbackError
+
+from savepoints import errors
+from savepoints._core import refusals
+from savepoints._core.attach import put_back
+from savepoints._core.marks import SessionMark
+from savepoints._core.moves import commit, end_undone, merge, refuse_swallowed, roll_back_all, undo_above
+from savepoints._core.stack import Stack, detach
+from savepoints._model.levels import Cause, Level, SavepointLevel
+from savepoints._model.states import Move, State
+from savepoints._places import caller
+
+Suppress = type[BaseException] | tuple[type[BaseException], ...]
+
+
+def enter(level: SavepointLevel) -> None:
+    """Make a block of a bookmark.
+
+    Raises:
+        SavepointEnded, OutOfOrder: It has ended, its block is under way, or it is not the innermost level.
+    """
+    stack = level.stack
+    with stack.call("enter a block"):
+        stack.sync()
+        stack.admit(level, Move.SAVEPOINT, "enter its block")
+        if level.block:
+            raise errors.OutOfOrder(
+                f"the block of {refusals.called(level)} is under way", hint="make a savepoint of its own for each block"
+            )
+        if stack.top is not level:
+            raise errors.OutOfOrder(
+                f"{refusals.called(level)} is not the innermost level, {refusals.called(stack.top)} is",
+                hint="enter the block before making other savepoints",
+            )
+        level.block = True
+
+
+def leave_savepoint(level: SavepointLevel, error: BaseException | None, *, rollback: bool) -> None:
+    """End a savepoint's block: release it, or undo it where there is an error or it was asked for.
+
+    Raises:
+        TransactionFailed, TransactionDoomed, TransactionLost, OutOfOrder: The block's work could not be kept although
+            no error left the block. What the flush or the RELEASE at its end raises passes as it is; the level is
+            undone then.
+    """
+    stack = level.stack
+    with stack.call("leave a block", steering=error is None):
+        stack.sync()
+        level.block = False
+        if error is None:
+            try:
+                _end_well(stack, level, rollback=rollback)
+            except BaseException as own:
+                error = own
+                _undo(stack, level, own)
+                raise
+            finally:
+                level.error = error
+        else:
+            level.error = error
+            _note_open_blocks(stack, level, error)
+            _undo(stack, level, error)
+
+
+def _note_open_blocks(stack: Stack, level: Level, error: BaseException) -> None:
+    try:
+        _refuse_open_blocks(stack, level)
+    except errors.OutOfOrder as order:
+        error.add_note(str(order))
+
+
+def _end_well(stack: Stack, level: SavepointLevel, *, rollback: bool) -> None:
+    if level.state is State.LOST:
+        raise refusals.refused(level, "keep the block's work")
+    if not level.is_open:
+        if level.state is not State.RELEASED:
+            raise refusals.ended_behind(level)
+        return
+    _refuse_open_blocks(stack, level)
+    if not rollback and isinstance(level.mark, SessionMark) and level.state is State.OPEN:
+        level.mark.session.flush()
+    refuse_swallowed(stack, level, "keep the block's work")
+    if rollback or level.state is State.DOOMED:
+        _undo(stack, level, None)
+    else:
+        try:
+            merge(stack, level)
+        except BaseException as error:
+            if level.parent is not None and level.is_open:
+                stack.doom(level.parent, f"the release of {refusals.called(level)} failed", error)
+            raise
+
+
+def _refuse_open_blocks(stack: Stack, level: Level) -> None:
+    if not level.is_open:
+        return
+    start = stack.index(level) + 1 if isinstance(level, SavepointLevel) else 0
+    for inner in stack.levels[start:]:
+        if inner.block:
+            raise refusals.left_before(level, inner)
+
+
+def _undo(stack: Stack, level: SavepointLevel, error: BaseException | None) -> None:
+    """Undo the level and end it. With an error under way, what goes wrong here becomes a note on it."""
+    if not level.is_open:
+        return
+    how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
+    try:
+        undo_above(stack, level, f"undone by the end of {refusals.called(level)} at {caller()}")
+        end_undone(stack, level, how)
+    except BaseException as second:
+        if error is None or not isinstance(second, Exception):
+            raise
+        error.add_note(f"undoing {refusals.called(level)} failed as well: {type(second).__name__}")
+
+
+def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bool) -> None:
+    """End the outermost block: commit, or roll back where there is an error or it was asked for.
+
+    Raises:
+        TransactionFailed, TransactionDoomed, OutOfOrder: Nothing was kept although no error left the block.
+        TransactionLost: The server had ended the transaction; also where the first error of that is on its way.
+        CommitOutcomeUnknown: COMMIT was sent and its answer never came.
+    """
+    transaction = stack.transaction
+    with stack.call("leave the transaction", steering=error is None):
+        lost = transaction.cause if transaction.state is State.LOST else None
+        try:
+            if error is None:
+                stack.sync()
+                _end_transaction_well(stack, rollback=rollback)
+            elif lost is not None:
+                _tell_loss(transaction, error, lost)
+            else:
+                _note_open_blocks(stack, transaction, error)
+        except BaseException as own:
+            error = own
+            raise
+        finally:
+            transaction.error = error
+            if transaction.state is not State.COMMITTED:
+                _clear(stack, error)
+            transaction.block = False
+            put_back(stack)
+            detach(stack)
+
+
+def _end_transaction_well(stack: Stack, *, rollback: bool) -> None:
+    transaction = stack.transaction
+    if transaction.state is State.LOST:
+        raise refusals.lost(transaction)
+    if not transaction.is_open:
+        raise refusals.ended_behind(transaction)
+    _refuse_open_blocks(stack, transaction)
+    if not rollback and transaction.state is State.OPEN and stack.top.state is not State.UNDONE:
+        stack.root.flush()
+    refuse_swallowed(stack, transaction, "keep the block's work")
+    if not rollback and transaction.state is not State.DOOMED:
+        commit(stack)
+
+
+def _tell_loss(transaction: Level, error: BaseException, lost: Cause) -> None:
+    """Raise TransactionLost in place of the loss's own error; an error of the code's own passes, with a note."""
+    if not isinstance(error, Exception) or isinstance(error, errors.TransactionLost):
+        return
+    if error is lost.error and not lost.by_server:
+        return  # SQLAlchemy rolled back after a failed flush: that error passes as it is
+    if error is lost.error or isinstance(error, (PendingRollbackError, errors.Rollback)):
+        raise refusals.lost(transaction)
+    error.add_note(str(refusals.lost(transaction)))
+
+
+def _clear(stack: Stack, error: BaseException | None) -> None:
+    """Roll back what is left. With an error under way, what goes wrong here becomes a note on it."""
+    cause = stack.transaction.cause
+    if stack.transaction.state is State.LOST and cause is not None:
+        how = f"lost: {cause.what}"
+    else:
+        how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
+    try:
+        roll_back_all(stack, how)
+    except BaseException as second:
+        if error is None or not isinstance(second, Exception):
+            raise
+        error.add_note(f"rolling back failed as well: {type(second).__name__}; the connection was discarded")
+
+
+def joined_level(stack: Stack) -> Level:
+    """The level that a joined block works in.
+
+    Raises:
+        TransactionLost, OutOfOrder: There is nothing left to join.
+    """
+    with stack.call("join a transaction"):
+        stack.sync()
+        if stack.transaction.state is State.LOST or not stack.transaction.is_open:
+            stack.admit(stack.top, Move.SAVEPOINT, "join it")
+        stack.joined.append(stack.top)
+        return stack.top
+
+
+def leave_joined(stack: Stack, level: Level, error: BaseException | None) -> None:
+    """Leave a joined block. After an error the level it joined can only be rolled back, even if that is swallowed."""
+    if level in stack.joined:
+        stack.joined.remove(level)
+    if error is not None and level.is_open and level.state is not State.LOST:
+        stack.doom(level, "a joined block inside it failed", error)
+
+
+def aims_at(error: BaseException | None, level: Level) -> bool:
+    """Whether an error is the signal to undo this block and go on after it."""
+    if not isinstance(error, errors.Rollback):
+        return False
+    to = error.to
+    return to is None or to is level or (isinstance(to, str) and to == level.name)
+
+
+def swallows(level: Level, error: BaseException | None, suppress: Suppress) -> bool:
+    """Whether the block of a level ends an error's way: the signal aimed at it, or one that is to be suppressed."""
+    if error is None or level.state not in (State.ROLLED_BACK, State.GONE):
+        return False
+    return aims_at(error, level) or (level.state is State.ROLLED_BACK and isinstance(error, suppress))

@@ -1,0 +1,257 @@
+"""Listeners on an engine: they keep the stack true to what happens on its connections, and refuse what would break it.
+
+Set once per engine; they find the stack by the connection and do nothing where there is none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+
+from savepoints import _compat, errors
+from savepoints._core import refusals
+from savepoints._core.stack import Control, Stack, detach, stack_of
+from savepoints._databases import Aftermath
+from savepoints._model.levels import Cause
+from savepoints._model.states import Move, State
+from savepoints._places import caller, ending
+
+_engines: WeakSet[Engine] = WeakSet()
+_skipping: set[int] = set()  # cursors whose statement must not reach the database, by id
+
+
+def watch_engine(engine: Engine) -> None:
+    """Set the listeners of an engine, once."""
+    engine = _compat.parent_engine(engine)
+    if engine in _engines:
+        return
+    _engines.add(engine)
+    for name, listener in (
+        ("before_cursor_execute", _before_cursor_execute),
+        ("do_execute", _do_execute),
+        ("handle_error", _handle_error),
+        ("begin", _on_begin),
+        ("commit", _on_commit),
+        ("rollback", _on_rollback),
+        ("savepoint", _on_savepoint),
+        ("rollback_savepoint", _on_rollback_savepoint),
+        ("release_savepoint", _on_release_savepoint),
+    ):
+        event.listen(engine, name, listener)
+
+
+# -- statements
+
+
+def _before_cursor_execute(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    stack = stack_of(connection)
+    if stack is None:
+        return
+    verb = _control_verb(stack, connection, statement)
+    if stack.transaction.state is State.OPEN and stack.top.state is not State.UNDONE:
+        return
+    if stack.transaction.state is State.LOST:
+        if verb != "rollback":
+            raise refusals.refused(stack.transaction, "send SQL")
+        _skipping.add(id(cursor))  # see Note [Unwinding a lost transaction]
+    elif not stack.moving:
+        if verb == "rollback":
+            stack.heal()
+        elif State.FAILED in (stack.transaction.state, stack.top.state) or stack.top.state is State.UNDONE:
+            raise refusals.refused(stack.top, "send SQL")
+
+
+def _control_verb(stack: Stack, connection: Connection, statement: str) -> str | None:
+    """What SQLAlchemy's own savepoint statement does, None for any other statement."""
+    control = stack.control
+    if control is None or control.connection is not connection:
+        return None
+    stack.control = None
+    _stream_again(connection)
+    if control.verb == "savepoint":
+        stack.sent[id(connection)] = statement.rpartition(" ")[2]
+    return control.verb
+
+
+# Note [Unwinding a lost transaction]
+# When the server has dropped the transaction, its savepoints are gone too, but SQLAlchemy's nested transactions do
+# not know: each of them would send ROLLBACK TO, which fails, and leave session.rollback() and session.close() stuck
+# half-way. The statement is skipped instead (the documented use of DialectEvents.do_execute), so that SQLAlchemy
+# unwinds as usual, restores the objects, and nothing reaches the server.
+
+
+def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+    if _skipping and id(cursor) in _skipping:
+        _skipping.discard(id(cursor))
+        return True
+    return None
+
+
+# -- errors
+
+
+def _handle_error(context: ExceptionContext) -> None:
+    connection, error = context.connection, context.original_exception
+    if connection is None or isinstance(error, errors.SavepointsError):
+        return
+    stack = stack_of(connection)
+    if stack is None or connection.closed or connection.invalidated:
+        return
+    cause = context.sqlalchemy_exception or error
+    what = "COMMIT failed" if context.statement is None else f"{refusals.masked(context.statement)!r} failed"
+    if stack.transaction.state is State.COMMITTING:
+        _commit_failed(stack, connection, context, Cause(what, cause, caller()))
+        return
+    aftermath = _aftermath(stack, connection, context)
+    if aftermath is Aftermath.LOST:
+        stack.lose(cause, what)
+    elif aftermath is Aftermath.FAILED:
+        stack.sync()
+        stack.fail(cause, what)
+
+
+def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) -> Aftermath:
+    if context.is_disconnect:
+        return Aftermath.LOST
+    row = stack.capabilities
+    if row.begin is not None and id(connection) not in stack.begun:
+        return Aftermath.OPEN  # the driver has not begun yet: nothing can have been lost
+    return row.aftermath(connection.connection.driver_connection, context.original_exception)
+
+
+def _commit_failed(stack: Stack, connection: Connection, context: ExceptionContext, cause: Cause) -> None:
+    if context.is_disconnect and cause.error is not None:
+        stack.lose(cause.error, cause.what)
+        return
+    try:
+        # a refused COMMIT leaves SQLite's transaction open, and SQLAlchemy would hand it to the pool's next user
+        connection.dialect.do_rollback(connection.connection)
+    except Exception as second:
+        if cause.error is not None:
+            cause.error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
+        connection.invalidate(second)
+    stack.transaction.move(Move.FAIL, f"rolled back: COMMIT was refused with {type(cause.error).__name__}")
+    stack.transaction.cause = cause
+
+
+# -- the outermost unit
+
+
+def _on_begin(connection: Connection) -> None:
+    stack = stack_of(connection)
+    if stack is None or stack.moving or stack.transaction.is_open:
+        return
+    if stack.transaction.block:
+        raise refusals.ended_behind(stack.transaction)
+    detach(stack)  # a new transaction on the connection of one that is over
+
+
+def _on_commit(connection: Connection) -> None:
+    stack = stack_of(connection)
+    if stack is None:
+        return
+    if not stack.moving and not stack.leaving:
+        _refuse_plain_commit(stack)
+    _undo_settings(stack, connection)
+    if stack.transaction.state is State.OPEN:
+        stack.transaction.move(Move.COMMIT)
+    if not stack.moving and stack.root.session is None:
+        root = connection.get_transaction()
+        how = f"committed by {ending()}"
+
+        def settle() -> None:
+            # SQLAlchemy has no event after a connection's COMMIT: it was answered once its transaction is inactive
+            if root is None or not root.is_active:
+                stack.committed(how)
+
+        stack.transaction.refresh = settle
+
+
+def _refuse_plain_commit(stack: Stack) -> None:
+    """Refuse ``connection.commit()`` in a block, and where the transaction cannot be committed.
+
+    An error in this event leaves SQLAlchemy only a rollback, so inside a block the transaction is doomed by it.
+    """
+    try:
+        stack.refuse_commit("connection.commit()")
+    except errors.OutOfOrder as error:
+        stack.doom(stack.transaction, "connection.commit() inside a block was refused", error)
+        raise
+
+
+def _undo_settings(stack: Stack, connection: Connection) -> None:
+    """Take back what a read-only transaction set on the connection itself, before the pool has it again."""
+    if stack.undo is not None and not connection.invalidated:
+        cursor = connection.connection.cursor()
+        cursor.execute(stack.undo)
+        cursor.close()
+        stack.undo = None
+
+
+def _on_rollback(connection: Connection) -> None:
+    stack = stack_of(connection)
+    if stack is not None:
+        _undo_settings(stack, connection)
+    if stack is None or stack.moving or stack.root.session is not None:
+        return
+    end = ending()
+    if end.closes:
+        stack.warn_uncommitted(end, raising=False)
+    stack.rolled_back(f"rolled back by {end}")
+
+
+# -- plain savepoints
+
+
+def _on_savepoint(connection: Connection, name: str | None) -> None:
+    stack = stack_of(connection)
+    if stack is None:
+        return
+    if not stack.moving:
+        stack.sync()
+        stack.admit(stack.top, Move.SAVEPOINT, "begin_nested()")
+    _control(stack, connection, "savepoint")
+
+
+def _on_rollback_savepoint(connection: Connection, name: str, context: None) -> None:
+    stack = stack_of(connection)
+    if stack is None or connection.invalidated:
+        return
+    if not stack.moving:
+        stack.plain_end(connection, Move.OUTER_ROLLBACK, f"undone by {ending()}")
+    _control(stack, connection, "rollback")
+
+
+def _on_release_savepoint(connection: Connection, name: str, context: None) -> None:
+    stack = stack_of(connection)
+    if stack is None:
+        return
+    if not stack.moving:
+        stack.sync()
+        stack.admit(stack.top, Move.RELEASE, "release a savepoint")
+        stack.plain_end(connection, Move.OUTER_RELEASE, f"released by {ending()}")
+    _control(stack, connection, "release")
+
+
+_STREAM = "stream_results"
+_STREAMING = "savepoints_streaming"
+
+
+def _control(stack: Stack, connection: Connection, verb: str) -> None:
+    """A control statement of SQLAlchemy's is the next one on this connection; it must not become a cursor.
+
+    On a connection that streams its results, SAVEPOINT would be sent as DECLARE ... CURSOR FOR SAVEPOINT.
+    """
+    stack.control = Control(verb, connection)
+    if connection.get_execution_options().get(_STREAM):
+        connection.execution_options(**{_STREAM: False, _STREAMING: True})
+
+
+def _stream_again(connection: Connection) -> None:
+    if connection.get_execution_options().get(_STREAMING):
+        connection.execution_options(**{_STREAM: True, _STREAMING: False})

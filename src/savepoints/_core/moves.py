@@ -1,0 +1,218 @@
+"""The moves: what each verb does to the stack, to SQLAlchemy and to the database.
+
+A state changes after the database's answer, never before; the first error wins, and what goes wrong while cleaning up
+after it becomes a note on it. Nothing here sleeps, awaits or calls the user's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from savepoints._core import refusals
+from savepoints._core.attach import Target, find, stack_for
+from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
+from savepoints._core.roots import begin_driver, join
+from savepoints._core.stack import Face, Stack, detach
+from savepoints._model.levels import Level, SavepointLevel, checked_name
+from savepoints._model.states import Move, State
+from savepoints._places import caller
+
+# -- savepoints
+
+
+def open_savepoint(target: Target, face: Face, name: str | None) -> SavepointLevel:
+    """Make a savepoint at once, as a bookmark.
+
+    Raises:
+        WrongTask, OutOfOrder, TransactionFailed, TransactionLost: Before any SQL.
+    """
+    if name is not None:
+        checked_name(name)
+    stack = stack_for(target, face)
+    with stack.call("make a savepoint"):
+        stack.sync()
+        stack.admit(stack.top, Move.SAVEPOINT, "make a savepoint")
+        try:
+            mark = _mark(stack, target)
+        except BaseException:
+            if not target.in_transaction() and not stack.transaction.managed:
+                detach(stack)  # not even the transaction could be begun
+            raise
+        stack.transaction.count += 1
+        level = face.savepoint(stack, name or f"savepoint {stack.transaction.count}", stack.top, mark)
+        stack.push(level)
+        return level
+
+
+def _mark(stack: Stack, target: Target) -> Mark:
+    if isinstance(target, Session):
+        _flush_before(target)
+        for connection in session_connections(target):
+            join(stack, connection)
+    for connection in stack.root.connections:
+        begin_driver(stack, connection)
+    return SessionMark(stack, target) if isinstance(target, Session) else ConnectionMark(stack, target)
+
+
+def _flush_before(session: Session) -> None:
+    """What is pending belongs to the level around, and so does an error of its flush."""
+    try:
+        session.flush()
+    except Exception as error:
+        error.add_note(f"the flush of what was pending before the savepoint failed (at {caller()})")
+        raise
+
+
+def named(target: Target, name: str) -> SavepointLevel:
+    """The nearest open savepoint of that name."""
+    stack = find(target)
+    if stack is None:
+        checked_name(name)
+        raise refusals.unknown(name, ())
+    return named_in(stack, name)
+
+
+def named_in(stack: Stack, name: str) -> SavepointLevel:
+    """The nearest open savepoint of that name in a transaction."""
+    checked_name(name)
+    stack.sync()
+    return stack.find(name)
+
+
+def roll_back(level: SavepointLevel) -> None:
+    """Undo what was done since the savepoint, and keep it open.
+
+    Raises:
+        SavepointEnded, TransactionLost, OutOfOrder, WrongTask: Before any SQL.
+    """
+    stack = level.stack
+    with stack.call("roll back to a savepoint"):
+        stack.sync()
+        stack.admit(level, Move.ROLLBACK_TO, "roll back to it")
+        _refuse_outside(stack, level, "roll back to")
+        undo_above(stack, level, f"undone by the rollback of {refusals.called(level)} at {caller()}")
+        _or_lost(stack, lambda: level.mark.rollback(keep=True))
+        level.move(Move.ROLLBACK_TO)
+        stack.transaction.move(Move.ROLLBACK_TO)
+        level.rollbacks += 1
+
+
+def release(level: SavepointLevel) -> None:
+    """End the savepoint and keep its work in the level around.
+
+    Raises:
+        SavepointEnded, TransactionFailed, TransactionDoomed, TransactionLost, OutOfOrder, WrongTask: Before any SQL.
+    """
+    stack = level.stack
+    with stack.call("release a savepoint"):
+        stack.sync()
+        stack.admit(level, Move.RELEASE, "release it")
+        refuse_swallowed(stack, level, "release it")
+        _refuse_outside(stack, level, "release")
+        merge(stack, level)
+
+
+def _refuse_outside(stack: Stack, level: SavepointLevel, verb: str) -> None:
+    index = stack.index(level)
+    block = stack.block
+    if isinstance(block, SavepointLevel) and stack.index(block) > index:
+        raise refusals.outside(level, block, verb)
+    joined = stack.joined[-1] if stack.joined else None
+    if isinstance(joined, SavepointLevel) and joined.is_open and stack.index(joined) >= index:
+        raise refusals.outside(level, joined, verb)
+
+
+def undo_above(stack: Stack, level: Level, how: str) -> None:
+    """End the levels inside one that is being rolled back, innermost first."""
+    while stack.top is not level:
+        inner = stack.levels[-1]
+        _or_lost(stack, lambda mark=inner.mark: mark.vanish(kept=False))  # type: ignore[misc]
+        stack.end(inner, Move.OUTER_ROLLBACK, how)
+
+
+def _end_bookmarks(stack: Stack, level: Level, how: str) -> None:
+    """What was opened inside ends with a level that is kept, innermost first; what the code doomed ends undone."""
+    while stack.top is not level:
+        inner = stack.levels[-1]
+        if inner.state is State.DOOMED:
+            end_undone(stack, inner, "rolled back: it was doomed")
+        else:
+            inner.mark.vanish(kept=True)
+            stack.end(inner, Move.OUTER_RELEASE, how)
+
+
+def refuse_swallowed(stack: Stack, level: Level, verb: str) -> None:
+    """A failure inside that somebody swallowed: the work is not whole, and must not be kept in silence."""
+    start = stack.index(level) if isinstance(level, SavepointLevel) else 0
+    for inner in (level, *stack.levels[start:]):
+        failed = inner.state in (State.FAILED, State.UNDONE)
+        if failed or (inner.state is State.DOOMED and inner.cause is not None and inner.cause.error is not None):
+            raise refusals.refused(inner, verb)
+
+
+def end_undone(stack: Stack, level: SavepointLevel, how: str) -> None:
+    """Undo the innermost level and end it: ROLLBACK TO, then RELEASE, so that none is left on the server."""
+    _or_lost(stack, lambda: level.mark.rollback(keep=False))
+    stack.end(level, Move.ROLLBACK, how)
+    stack.transaction.move(Move.ROLLBACK_TO)
+
+
+def _or_lost(stack: Stack, statement: Callable[[], None]) -> None:
+    """A refused ROLLBACK TO means that the server has dropped the savepoint, and so the transaction."""
+    try:
+        statement()
+    except BaseException as error:
+        stack.lose(error, "a rollback to a savepoint was refused")
+        raise
+
+
+def merge(stack: Stack, level: SavepointLevel) -> None:
+    """Release a level, and with it what was opened inside; what is pending is flushed inside first."""
+    if isinstance(level.mark, SessionMark):
+        level.mark.session.flush()
+    how = f"merged into {refusals.called(level.parent or stack.transaction)}"
+    _end_bookmarks(stack, level, how)
+    level.mark.release()
+    stack.end(level, Move.RELEASE, how)
+
+
+# -- the outermost unit
+
+
+def commit(stack: Stack) -> None:
+    """Commit; open bookmarks end as released, doomed ones undone.
+
+    Raises:
+        CommitOutcomeUnknown: COMMIT was sent and its answer never came.
+    """
+    transaction = stack.transaction
+    _end_bookmarks(stack, transaction, "committed with the transaction")
+    try:
+        stack.root.commit()
+    except BaseException as error:
+        if transaction.state is State.UNKNOWN:
+            unknown = refusals.unknown_outcome(transaction, error)
+            if isinstance(error, Exception):
+                raise unknown from error
+            error.add_note(str(unknown))
+        raise
+    stack.committed("committed")
+
+
+def roll_back_all(stack: Stack, how: str) -> None:
+    """Roll the whole transaction back, levels innermost first, and leave nothing of it on its connections."""
+    try:
+        while stack.levels:
+            level = stack.levels[-1]
+            level.mark.vanish(kept=False)
+            stack.end(level, Move.OUTER_ROLLBACK, how)
+        stack.root.rollback()
+    except BaseException:
+        for connection in stack.root.connections:
+            if not connection.closed and not connection.invalidated:
+                connection.invalidate()
+        raise
+    finally:
+        stack.rolled_back(how)

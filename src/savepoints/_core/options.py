@@ -1,0 +1,42 @@
+"""What a transaction is asked to be when it begins."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from savepoints import errors
+from savepoints._core import refusals
+from savepoints._databases import Capabilities
+
+
+class Options(NamedTuple):
+    """What a transaction was asked to be."""
+
+    isolation_level: str | None = None
+    read_only: bool = False
+    deferrable: bool = False
+    immediate: bool = False
+
+    def execution_options(self, row: Capabilities) -> dict[str, Any]:
+        """The part that SQLAlchemy sets on a connection before it begins."""
+        options: dict[str, Any] = {}
+        if self.isolation_level is not None:
+            if self.isolation_level.upper().replace("_", " ") == "AUTOCOMMIT":
+                raise refusals.autocommit()
+            options["isolation_level"] = self.isolation_level
+        if self.read_only:
+            if row.read_only is None and row.read_only_on is None:
+                raise _unknown_option("read_only", row)
+            options |= row.read_only or {}
+        if self.deferrable:
+            if row.deferrable is None:
+                raise _unknown_option("deferrable", row)
+            options |= row.deferrable
+        return options
+
+
+def _unknown_option(name: str, row: Capabilities) -> errors.NotSupported:
+    return errors.NotSupported(
+        f"how to make a transaction {name} on {row.database} with {row.driver} is not known here",
+        hint="leave the option out, or set it by the database's own statement inside the transaction",
+    )

@@ -1,0 +1,114 @@
+"""The sentences of our errors: what happened, where, and (in the error's hint) what to do instead.
+
+No row values: a statement is shown with its literals masked, a driver's message only as the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from savepoints import errors
+from savepoints._model.levels import Cause, Level, printable
+from savepoints._model.states import State
+
+_LITERAL = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
+_SHOWN = 80
+
+
+def masked(statement: str) -> str:
+    """The statement on one line, without literals, cut to a readable length."""
+    text = " ".join(_LITERAL.sub("?", statement).split())
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def called(level: Level) -> str:
+    """How a level is named in a sentence."""
+    word = "transaction" if level.parent is None else "savepoint"
+    return f"{word} {printable(level.path)!r} (opened at {level.opened_at})"
+
+
+def _because(cause: Cause | None) -> str:
+    if cause is None:
+        return ""
+    error = f" with {type(cause.error).__name__}" if cause.error is not None else ""
+    return f": {cause.what}{error} at {cause.where}"
+
+
+def _raised_from(error: errors.SavepointsError, cause: Cause | None) -> errors.SavepointsError:
+    if cause is not None and cause.error is not None:
+        error.__cause__ = cause.error
+    return error
+
+
+def refused(level: Level, verb: str) -> errors.SavepointsError:
+    """Why a level does not take a move, by the state it is in."""
+    state, cause = level.state, level.cause
+    if state is State.LOST:
+        return _raised_from(errors.TransactionLost(f"cannot {verb}: the transaction was lost{_because(cause)}"), cause)
+    if state in (State.FAILED, State.UNDONE):
+        return _raised_from(errors.TransactionFailed(f"cannot {verb} in {called(level)}{_because(cause)}"), cause)
+    if state is State.DOOMED:
+        return _raised_from(
+            errors.TransactionDoomed(f"cannot {verb}: {called(level)} is doomed{_because(cause)}"), cause
+        )
+    kind = errors.NoTransaction if level.parent is None else errors.SavepointEnded
+    return kind(f"cannot {verb}: {called(level)} has ended, {level.outcome}")
+
+
+def ended_behind(level: Level) -> errors.OutOfOrder:
+    """A block of ours was ended by a plain call of SQLAlchemy, or by the exit of a block around it."""
+    return errors.OutOfOrder(
+        f"the block of {called(level)} had ended before its exit: {level.outcome}",
+        hint="leave the block to end it; `raise Rollback` undoes it from inside",
+    )
+
+
+def left_before(level: Level, inner: Level) -> errors.OutOfOrder:
+    """A block was left while a block inside it was open."""
+    return errors.OutOfOrder(
+        f"the block of {called(level)} was left before the block of {called(inner)} inside it; both are undone",
+        hint="leave blocks innermost first",
+    )
+
+
+def outside(level: Level, block: Level, verb: str) -> errors.OutOfOrder:
+    """Code inside a block steers what was opened outside it."""
+    return errors.OutOfOrder(f"cannot {verb} {called(level)} from inside the block of {called(block)}")
+
+
+def plain_call(verb: str, block: Level) -> errors.OutOfOrder:
+    """A plain commit inside one of our blocks."""
+    return errors.OutOfOrder(
+        f"{verb} inside the block of {called(block)}",
+        hint="leave the block: its end commits or releases",
+    )
+
+
+def unknown(name: str, open_names: Iterable[str]) -> errors.UnknownSavepoint:
+    """No open savepoint of that name."""
+    names = ", ".join(repr(printable(n)) for n in open_names) or "none"
+    return errors.UnknownSavepoint(f"no open savepoint is called {printable(name)!r}; open, innermost first: {names}")
+
+
+def autocommit() -> errors.NotSupported:
+    """Transactions on a connection that commits each statement by itself."""
+    return errors.NotSupported(
+        "this connection is in AUTOCOMMIT mode: nothing could be rolled back",
+        hint="use an engine or connection without isolation_level='AUTOCOMMIT' (and without the driver's autocommit)",
+    )
+
+
+def unknown_outcome(level: Level, error: BaseException) -> errors.CommitOutcomeUnknown:
+    """COMMIT without an answer."""
+    return errors.CommitOutcomeUnknown(
+        f"COMMIT of {called(level)} was sent and {type(error).__name__} came instead of an answer"
+    )
+
+
+def lost(level: Level) -> errors.TransactionLost:
+    """The outermost end of a lost transaction."""
+    error = errors.TransactionLost(f"nothing of {called(level)} was kept{_because(level.cause)}")
+    if level.cause is not None:
+        error.__cause__ = level.cause.error
+    return error

@@ -1,0 +1,123 @@
+"""The two kinds of outermost unit: a session's transaction and a connection's."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+
+from savepoints import _compat
+from savepoints._core import refusals
+from savepoints._core.guards import watch_engine
+from savepoints._core.stack import KEY, Stack, stack_of
+from savepoints._databases import Capabilities, capabilities
+
+
+class Root(Protocol):
+    """What the core asks of either kind."""
+
+    connections: list[Connection]
+    session: Session | None
+
+    def flush(self) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+
+class ConnectionRoot:
+    """The transaction of a plain Connection."""
+
+    __slots__ = ("connections", "session")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connections = [connection]
+        self.session: Session | None = None
+
+    def flush(self) -> None:
+        """Nothing is pending on a connection."""
+
+    def commit(self) -> None:
+        self.connections[0].commit()
+
+    def rollback(self) -> None:
+        self.connections[0].rollback()
+
+
+class SessionRoot:
+    """The transaction of a Session, on as many connections as it uses."""
+
+    __slots__ = ("_session", "connections", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session: Session | None = session
+        self._session = session
+        self.connections: list[Connection] = []
+
+    def flush(self) -> None:
+        self._session.flush()
+
+    def commit(self) -> None:
+        self._session.commit()
+
+    def rollback(self) -> None:
+        self._session.rollback()
+
+
+def refuse_autocommit(connection: Connection, row: Capabilities) -> None:
+    """A transaction is promised to be undone as a whole: not on a connection that commits each statement.
+
+    Raises:
+        NotSupported: The connection, its engine or its driver is in autocommit mode.
+    """
+    level = connection.get_execution_options().get("isolation_level")
+    if level is None:
+        level = _compat.isolation_level_on_connect(connection.dialect)
+    if level == "AUTOCOMMIT" or row.driver_autocommit(connection.connection.driver_connection):
+        raise refusals.autocommit()
+
+
+def join(stack: Stack, connection: Connection) -> None:
+    """A connection becomes part of the transaction.
+
+    Raises:
+        NotSupported: It is in autocommit mode.
+    """
+    if stack_of(connection) is stack:
+        return
+    watch_engine(connection.engine)
+    refuse_autocommit(connection, stack.capabilities)
+    connection.execution_options(**{KEY: stack})
+    if connection not in stack.root.connections:
+        stack.root.connections.append(connection)
+    if not stack.root.connections[1:]:
+        stack.capabilities = capabilities(connection.dialect)
+    if stack.transaction.managed or stack.levels:
+        begin_driver(stack, connection)
+
+
+def begin_driver(stack: Stack, connection: Connection) -> None:
+    """Make sure that the driver has a transaction open, as it was asked to be: see Note [Who sends BEGIN]."""
+    row, options = stack.capabilities, stack.options
+    if id(connection) in stack.begun or row.begin is None:
+        return
+    running = row.in_transaction(connection.connection.driver_connection)
+    if options.immediate and row.begin_immediate is not None:
+        if running and row.restart is not None:
+            connection.exec_driver_sql(row.restart)
+        connection.exec_driver_sql(row.begin_immediate)
+    elif not running:
+        connection.exec_driver_sql(row.begin)
+    stack.begun.add(id(connection))
+    if options.read_only and row.read_only_on is not None:
+        connection.exec_driver_sql(row.read_only_on)
+        stack.undo = row.read_only_off
+
+
+# Note [Who sends BEGIN]
+# Python's sqlite3 sends BEGIN by itself only before DML (its legacy mode, the default), so that an outermost SAVEPOINT
+# would be the transaction and its RELEASE would commit (sqlalchemy #8795). We ask the driver whether a transaction is
+# open and send BEGIN where it is not: with `isolation_level=None` that is always so, with `autocommit=False`
+# (Python 3.12) the driver has begun already, and so it has where the application sends BEGIN from an event.

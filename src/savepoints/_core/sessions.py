@@ -1,0 +1,246 @@
+"""Listeners on sessions and mapped classes: plain endings are noticed, touched objects are collected.
+
+Set once per session class (per session, where the class is SQLAlchemy's own ``Session``) and per mapped class.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, cast
+from weakref import WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm.attributes import instance_state
+
+from savepoints._core import refusals
+from savepoints._core.marks import SessionMark
+from savepoints._core.objects import Touched
+from savepoints._core.roots import join
+from savepoints._core.stack import KEY, Stack, detach
+from savepoints._model.levels import Cause
+from savepoints._model.states import Move, State
+from savepoints._places import caller, ending
+
+_watched_classes: WeakSet[type[Session]] = WeakSet()
+_watched_entities: WeakSet[type] = WeakSet()
+_WATCHED = "savepoints_watched"
+
+
+def watch_session(session: Session) -> None:
+    """Set the listeners of a session's class, once; of this session alone where the class is SQLAlchemy's own."""
+    cls = type(session)
+    if cls is Session:
+        if _WATCHED not in session.info:
+            session.info[_WATCHED] = True
+            _listen(session)
+    elif not any(base in _watched_classes for base in cls.__mro__):
+        _watched_classes.add(cls)
+        _listen(cls)
+    for entity in {type(obj) for obj in session.identity_map.values()}:
+        _watch_entity(entity)
+
+
+def _listen(target: Session | type[Session]) -> None:
+    for name, listener in (
+        ("after_begin", _after_begin),
+        ("after_transaction_end", _after_transaction_end),
+        ("before_commit", _before_commit),
+        ("after_commit", _after_commit),
+        ("before_flush", _before_flush),
+        ("after_flush", _after_flush),
+        ("do_orm_execute", _do_orm_execute),
+        ("loaded_as_persistent", _loaded_as_persistent),
+    ):
+        event.listen(target, name, listener)
+
+
+def _watch_entity(entity: type) -> None:
+    """``refresh`` is an event of instances: it is set per mapped class."""
+    if entity not in _watched_entities:
+        _watched_entities.add(entity)
+        event.listen(entity, "refresh", _on_refresh, raw=True)
+
+
+def stack_of(session: Session) -> Stack | None:
+    """The stack that a session belongs to."""
+    return cast("Stack | None", session.info.get(KEY))
+
+
+# -- levels
+
+
+def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    stack = stack_of(session)
+    if stack is None:
+        return
+    _refuse_if_over(session, stack)
+    if not stack.transaction.is_open:
+        return
+    if not transaction.nested:
+        join(stack, connection)
+        return
+    nested = connection.get_nested_transaction()
+    if nested is not None:
+        stack.owned.add(nested)
+    mark = stack.mark_of(transaction)
+    if mark is not None:
+        mark.joined(connection)
+
+
+def _refuse_if_over(session: Session, stack: Stack) -> None:
+    if stack.moving or stack.transaction.is_open:
+        return
+    if stack.transaction.block:
+        raise refusals.ended_behind(stack.transaction)
+    detach(stack)
+
+
+def _before_commit(session: Session) -> None:
+    stack = stack_of(session)
+    if stack is None or stack.moving:
+        return
+    _refuse_if_over(session, stack)
+    nested = session.get_nested_transaction()
+    if nested is None:
+        if stack.root.session is session:
+            stack.refuse_commit("session.commit()")
+            stack.leaving = True
+        return
+    level = stack.level_of(nested)
+    if level is None:
+        return
+    above = stack.levels[stack.index(level) :]
+    if any(inner.block for inner in above) or (level.mark.ours and stack.block is not None):
+        raise refusals.plain_call("session.commit()", stack.block or level)
+    stack.admit(stack.top, Move.RELEASE, "commit")
+
+
+def _after_commit(session: Session) -> None:
+    stack = stack_of(session)
+    if stack is not None and not stack.moving:
+        stack.kept = session.get_nested_transaction() or session.get_transaction()
+
+
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    stack = stack_of(session)
+    if stack is None:
+        return
+    if transaction.parent is not None and not transaction.nested:
+        _after_flush_transaction(stack, transaction.parent)
+    elif not stack.moving:
+        kept = stack.kept is transaction
+        stack.kept = None
+        if transaction.nested:
+            _nested_ended(stack, transaction, kept)
+        else:
+            _root_ended(session, stack, kept)
+
+
+def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
+    """A flush that fails makes SQLAlchemy roll back the nearest savepoint, or the whole transaction."""
+    while parent.parent is not None and not parent.nested:
+        parent = parent.parent
+    if parent.is_active:
+        return
+    stack.leaving = False
+    error = sys.exc_info()[1]
+    level = stack.level_of(parent) if parent.nested else None
+    if level is not None:
+        stack.end_above(level, Move.OUTER_ROLLBACK, "undone by a failed flush")
+        level.move(Move.FLUSH_FAIL)
+        if level.state is State.UNDONE:
+            level.cause = Cause("a flush failed and undid it", error, caller())
+    elif not parent.nested and stack.root.session is parent.session and stack.transaction.is_open:
+        what = "a flush failed outside any savepoint, and SQLAlchemy rolled the transaction back"
+        stack.lose(error, what, by_server=False)
+
+
+def _nested_ended(stack: Stack, transaction: SessionTransaction, kept: bool) -> None:
+    level = stack.level_of(transaction)
+    if level is None:
+        return
+    move, word = (Move.OUTER_RELEASE, "released") if kept else (Move.OUTER_ROLLBACK, "undone")
+    how = f"{word} by {ending()}"
+    stack.end_above(level, move, how)
+    stack.end(level, move, how)
+
+
+def _root_ended(session: Session, stack: Stack, kept: bool) -> None:
+    stack.leaving = False
+    end = ending()
+    if stack.root.session is not session:
+        stack.part_with(session, f"its session ended the transaction by {end}")
+    elif kept:
+        stack.committed(f"committed by {end}")
+    else:
+        unsaved = end.closes and stack.unsaved
+        stack.rolled_back(f"rolled back by {end}")
+        if unsaved:
+            stack.warn_uncommitted(end, raising=True)
+
+
+# -- flush and statements
+
+
+def _before_flush(session: Session, context: Any, instances: Any) -> None:
+    """A guard that raises inside a flush makes SQLAlchemy roll back the level around: refuse before it begins."""
+    stack = stack_of(session)
+    if stack is None:
+        return
+    _refuse_if_over(session, stack)
+    for level in (stack.transaction, stack.top):
+        if level.state in (State.FAILED, State.UNDONE, State.LOST):
+            raise refusals.refused(level, "flush")
+
+
+def _after_flush(session: Session, context: Any) -> None:
+    touched = _touched(session)
+    if touched is None:
+        return
+    if session.new or session.deleted:
+        touched.heavy = True
+    for obj in session.dirty:
+        state = instance_state(obj)
+        touched.written.setdefault(state, state.key)
+
+
+def _do_orm_execute(execution: ORMExecuteState) -> None:
+    stack = stack_of(execution.session)
+    if stack is None:
+        return
+    _refuse_if_over(execution.session, stack)
+    touched = _touched(execution.session)
+    if touched is None:
+        return
+    if execution.is_orm_statement and (execution.is_update or execution.is_delete):
+        touched.heavy = True
+    elif execution.is_select and execution.lazy_loaded_from is not None:
+        touched.read.add(execution.lazy_loaded_from)
+
+
+# -- objects
+
+
+def _touched(session: Session) -> Touched | None:
+    stack = stack_of(session)
+    if stack is None:
+        return None
+    for level in reversed(stack.levels):
+        if isinstance(level.mark, SessionMark) and level.mark.session is session:
+            return level.mark.touched
+    return None
+
+
+def _loaded_as_persistent(session: Session, obj: Any) -> None:
+    _watch_entity(type(obj))
+    touched = _touched(session)
+    if touched is not None:
+        touched.born.add(instance_state(obj))
+
+
+def _on_refresh(state: InstanceState[Any], context: Any, attributes: Any) -> None:
+    session = state.session
+    if session is not None and (touched := _touched(session)) is not None:
+        touched.read.add(state)

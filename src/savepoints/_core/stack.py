@@ -1,0 +1,397 @@
+"""The stack: the open levels of one transaction, innermost last, and the connections they live on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from weakref import WeakSet
+
+from sqlalchemy.engine import Connection, NestedTransaction
+from sqlalchemy.orm import Session, SessionTransaction
+
+from savepoints import _compat, errors
+from savepoints._core import refusals, tasks
+from savepoints._core.marks import PlainMark, SessionMark
+from savepoints._core.options import Options
+from savepoints._model.levels import Cause, Level, SavepointLevel, TransactionLevel
+from savepoints._model.states import Move, State
+from savepoints._places import Ending, caller, worker
+
+if TYPE_CHECKING:
+    from savepoints._core.roots import Root
+    from savepoints._databases import Capabilities
+
+_logger = logging.getLogger("savepoints")
+
+#: Under this name a stack is found: an execution option of each connection, a key of each session's ``info``.
+#: See Note [Where the stack lives].
+KEY = "savepoints"
+
+# Note [Where the stack lives]
+# It must go with the Connection or Session object, not with the driver connection (Connection.info), which outlives
+# both in the pool; and it must not keep an abandoned Connection alive. A custom execution option is SQLAlchemy's
+# public place for that: plain references, which the garbage collector can follow round.
+
+
+def stack_of(connection: Connection) -> Stack | None:
+    """The stack that a connection belongs to."""
+    return cast("Stack | None", connection.get_execution_options().get(KEY))
+
+
+def detach(stack: Stack) -> None:
+    """The transaction is over: its connections and sessions belong to no stack any more."""
+    for session in stack.sessions:
+        if session.info.get(KEY) is stack:
+            del session.info[KEY]
+    for connection in stack.root.connections:
+        if stack_of(connection) is stack:
+            connection.execution_options(**{KEY: None})
+
+
+def _around(nested: SessionTransaction) -> SessionTransaction | None:
+    """The nested transaction around one; flushes have unnested ones in between."""
+    around = nested.parent
+    while around is not None and not around.nested:
+        around = around.parent
+    return around
+
+
+class Face(NamedTuple):
+    """The classes in which a face hands levels to the user."""
+
+    transaction: type[TransactionLevel]
+    savepoint: type[SavepointLevel]
+
+
+class Control(NamedTuple):
+    """A savepoint statement of SQLAlchemy's that is on its way on a connection."""
+
+    verb: str
+    connection: Connection
+
+
+class Stack:
+    """One open transaction, as we steer it."""
+
+    __slots__ = (
+        "__weakref__",
+        "begun",
+        "busy",
+        "capabilities",
+        "control",
+        "face",
+        "joined",
+        "kept",
+        "leaving",
+        "levels",
+        "lock",
+        "options",
+        "owned",
+        "pid",
+        "restore",
+        "root",
+        "runner",
+        "sent",
+        "sessions",
+        "transaction",
+        "undo",
+        "unsaved",
+    )
+
+    def __init__(
+        self,
+        root: Root,
+        face: Face,
+        capabilities: Capabilities,
+        name: str | None = None,
+        options: Options = Options(),  # noqa: B008 - immutable
+    ) -> None:
+        self.root = root
+        self.face = face
+        self.capabilities = capabilities
+        self.options = options
+        self.transaction = face.transaction(self, name)
+        self.levels: list[SavepointLevel] = []
+        self.sessions: list[Session] = [] if root.session is None else [root.session]
+        self.runner: Any = None  # the async session or connection whose run_sync drives us, if one does
+        self.lock = Lock()
+        self.busy = ""
+        self.pid = os.getpid()
+        self.begun: set[int] = set()  # connections on which a driver transaction is known to be open, by id
+        self.control: Control | None = None
+        self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
+        self.owned: WeakSet[NestedTransaction] = WeakSet()  # nested transactions that belong to one of a session
+        self.joined: list[Level] = []  # the levels that joined blocks work in, innermost last
+        self.leaving = False  # a plain session.commit() has passed our guard
+        self.kept: SessionTransaction | None = None  # one whose commit was answered, until it has ended
+        self.unsaved = False  # a savepoint was released, and nobody has committed yet
+        self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
+        self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
+
+    # -- finding
+
+    @property
+    def top(self) -> Level:
+        """The innermost open level."""
+        return self.levels[-1] if self.levels else self.transaction
+
+    @property
+    def block(self) -> Level | None:
+        """The innermost level that was opened as a block and is still to be left."""
+        for level in reversed(self.levels):
+            if level.block:
+                return level
+        return self.transaction if self.transaction.block else None
+
+    @property
+    def is_over(self) -> bool:
+        """The transaction has ended, and no block of ours waits for its exit."""
+        return not self.transaction.is_open and self.block is None
+
+    def find(self, name: str) -> SavepointLevel:
+        """The nearest open savepoint of that name."""
+        for level in reversed(self.levels):
+            if level.name == name:
+                return level
+        raise refusals.unknown(name, (level.name for level in reversed(self.levels)))
+
+    def level_of(self, nested: SessionTransaction) -> SavepointLevel | None:
+        """The level of a session's nested transaction."""
+        for level in reversed(self.levels):
+            if getattr(level.mark, "nested", None) is nested:
+                return level
+        return None
+
+    def mark_of(self, nested: SessionTransaction) -> Any:
+        """The mark of a session's nested transaction."""
+        level = self.level_of(nested)
+        return None if level is None else level.mark
+
+    def index(self, level: SavepointLevel) -> int:
+        """Where an open level stands."""
+        for index in range(len(self.levels) - 1, -1, -1):
+            if self.levels[index] is level:
+                return index
+        raise refusals.refused(level, "steer it")
+
+    # -- who may call
+
+    @contextmanager
+    def call(self, verb: str, *, steering: bool = True) -> Iterator[None]:
+        """One call of ours at a time; steering ones only from inside the innermost savepoint block.
+
+        Raises:
+            WrongTask: Before any SQL.
+        """
+        if self.pid != os.getpid():
+            raise errors.WrongTask(
+                f"cannot {verb}: the transaction was opened in process {self.pid}, and this is its fork {os.getpid()}",
+                hint="open connections of its own in the child (engine.dispose(close=False) there)",
+            )
+        if not self.lock.acquire(blocking=False):
+            raise errors.WrongTask(f"cannot {verb} from {worker().label} while {self.busy} is under way")
+        try:
+            if steering:
+                self._check_context(verb)
+            self.busy = f"{verb} from {worker().label}"
+            yield
+        finally:
+            self.lock.release()
+
+    def _check_context(self, verb: str) -> None:
+        for level in reversed(self.levels):
+            if level.block:
+                if not tasks.may_steer(level):
+                    raise errors.WrongTask(
+                        f"cannot {verb} from {worker().label}: {refusals.called(level)} is a block of {level.opened_by}"
+                    )
+                return
+
+    @property
+    def moving(self) -> bool:
+        """A call of ours is under way: what SQLAlchemy tells us now is our own doing."""
+        return self.lock.locked()
+
+    # -- moves
+
+    def admit(self, level: Level, move: Move, verb: str) -> None:
+        """Let a move pass, or say why not."""
+        transaction = self.transaction
+        if transaction.block and not transaction.is_open:
+            raise refusals.ended_behind(transaction)
+        for asked in (level, transaction) if level is not transaction else (transaction,):
+            row = asked.TABLE[asked.state]
+            if move in row and not isinstance(row[move], State):
+                raise refusals.refused(asked, verb)
+
+    def push(self, level: SavepointLevel) -> None:
+        """A savepoint is there: the database has answered."""
+        if level.parent is not None:
+            level.parent.adopt(level)
+        self.levels.append(level)
+
+    def sync(self) -> None:
+        """Enter plain nested transactions that were begun since we looked last, as levels like any other."""
+        for session in self.sessions:
+            found: list[SessionTransaction] = []
+            nested = session.get_nested_transaction()
+            while nested is not None and self.level_of(nested) is None:
+                found.append(nested)
+                nested = _around(nested)
+            for new in reversed(found):
+                for connection in _compat.connections(new):
+                    if (core := connection.get_nested_transaction()) is not None:
+                        self.owned.add(core)
+                self._push_plain(SessionMark(self, session, new))
+        for connection in self.root.connections:
+            core = None if connection.invalidated else connection.get_nested_transaction()
+            if core is not None and core not in self.owned and self._plain(core) is None:
+                self._push_plain(PlainMark(core))
+
+    def _push_plain(self, mark: Any) -> None:
+        self.push(self.face.savepoint(self, "begin_nested", self.top, mark))
+
+    def _plain(self, core: NestedTransaction) -> SavepointLevel | None:
+        for level in reversed(self.levels):
+            if isinstance(level.mark, PlainMark) and level.mark.nested is core:
+                return level
+        return None
+
+    def plain_end(self, connection: Connection, move: Move, how: str) -> None:
+        """A plain nested transaction of a connection ends, and with it what was opened inside it.
+
+        Raises:
+            OutOfOrder: It is released while a block of ours inside it is open.
+        """
+        core = connection.get_nested_transaction()
+        level = None if core is None else self._plain(core)
+        if level is None:
+            return
+        above = self.levels[self.index(level) + 1 :]
+        block = next((inner for inner in above if inner.block), None)
+        if block is not None and move is Move.OUTER_RELEASE:
+            raise refusals.plain_call("a plain nested transaction was committed", block)
+        self.end_above(level, move, how)
+        self.end(level, move, how)
+
+    def end(self, level: SavepointLevel, move: Move, outcome: str) -> None:
+        """A savepoint has ended: move it and take it off the stack."""
+        if level.is_open:
+            if not isinstance(level.after(move), State):
+                move = Move.OUTER_ROLLBACK
+            level.move(move, outcome)
+        index = self.index(level)
+        level.mark.merge(self.levels[index - 1].mark if index else None)
+        level.mark = None
+        del self.levels[index]
+        self.unsaved = self.unsaved or level.state is State.RELEASED
+
+    def end_above(self, level: Level, move: Move, outcome: str) -> None:
+        """The savepoints inside a level have ended with it, innermost first."""
+        while self.levels and self.levels[-1] is not level:
+            self.end(self.levels[-1], move, outcome)
+
+    def committed(self, how: str) -> None:
+        """COMMIT was answered."""
+        transaction = self.transaction
+        transaction.refresh = None
+        if transaction.state is State.OPEN:  # a session that has used no connection sends no COMMIT
+            transaction.move(Move.COMMIT)
+        if transaction.state is State.COMMITTING:
+            transaction.move(Move.ANSWER, how)
+            self.end_above(transaction, Move.OUTER_RELEASE, how)
+            self.unsaved = False
+            detach(self)
+
+    def rolled_back(self, how: str) -> None:
+        """The whole transaction was rolled back."""
+        transaction = self.transaction
+        transaction.refresh = None
+        self.end_above(transaction, Move.OUTER_ROLLBACK, how)
+        transaction.move(Move.ROLLBACK, how)
+        if not transaction.block:
+            detach(self)
+
+    def part_with(self, session: Session, how: str) -> None:
+        """A session that had joined a connection's transaction leaves it; the transaction goes on."""
+        for level in reversed(self.levels):
+            if getattr(level.mark, "session", None) is session:
+                self.end_above(level, Move.OUTER_ROLLBACK, how)
+                self.end(level, Move.OUTER_ROLLBACK, how)
+        self.sessions.remove(session)
+        session.info.pop(KEY, None)
+
+    def refuse_commit(self, verb: str) -> None:
+        """Refuse a plain commit inside a block of ours, and where the transaction cannot be committed."""
+        block = self.block or (self.joined[-1] if self.joined else None)
+        if block is not None and self.transaction.state is not State.LOST:
+            raise refusals.plain_call(verb, block)
+        for level in (self.transaction, *reversed(self.levels)):
+            if level.state in (State.FAILED, State.UNDONE, State.DOOMED, State.LOST):
+                raise refusals.refused(level, "commit")
+
+    def warn_uncommitted(self, end: Ending, *, raising: bool) -> None:
+        """Warn of a close that throws released work away.
+
+        Args:
+            end: The call that closed.
+            raising: Whether a filter may turn the warning into an error here; in the middle of SQLAlchemy's own
+                clean-up it may not.
+        """
+        if not self.unsaved or self.transaction.block:
+            return
+        self.unsaved = False
+        try:
+            warnings.warn(
+                f"{end} threw away work of released savepoints that was never committed; commit before it, "
+                "or use `atomic`, which commits what it began",
+                errors.UncommittedWork,
+                stacklevel=2,
+            )
+        except errors.UncommittedWork as warning:
+            if raising:
+                raise
+            _logger.warning("%s", warning)
+
+    def fail(self, error: BaseException, what: str) -> None:
+        """The server refused a statement and takes only a rollback now."""
+        cause = Cause(what, error, caller())
+        for level in dict.fromkeys((self.top, self.transaction)):
+            if level.state not in (State.FAILED, State.DOOMED, State.LOST):
+                level.move(Move.FAIL)
+                level.cause = cause
+
+    def heal(self) -> None:
+        """A rollback to a savepoint went out: the server takes statements again."""
+        for level in dict.fromkeys((self.top, self.transaction)):
+            if level.state is State.FAILED:
+                level.move(Move.ROLLBACK_TO)
+
+    def lose(self, error: BaseException | None, what: str, *, by_server: bool = True) -> None:
+        """The whole transaction has ended without us. The first cause stays."""
+        transaction = self.transaction
+        if transaction.state in (State.LOST, *transaction.ENDS):
+            return
+        unanswered = transaction.state is State.COMMITTING
+        cause = Cause(what, error, caller(), by_server)
+        transaction.move(Move.LOSE)
+        transaction.cause = cause
+        if unanswered:
+            return
+        for level in self.levels:
+            level.move(Move.LOSE, f"lost with the transaction: {cause.what}")
+            level.cause = cause
+
+    def doom(self, level: Level, reason: str, error: BaseException | None) -> None:
+        """The level can only be rolled back from now on; what doomed it first is kept."""
+        if not isinstance(level.after(Move.DOOM), State):
+            raise refusals.refused(level, "doom it")
+        already = level.state in (State.DOOMED, State.LOST)
+        level.move(Move.DOOM)
+        if not already:
+            level.cause = Cause(reason, error, caller())

@@ -1,0 +1,107 @@
+"""Which task or thread may steer: blocks belong to the context that opened them.
+
+See Note [Blocks and contexts].
+"""
+
+# Note [Blocks and contexts]
+# While a savepoint block is open, only the task that opened it, and tasks or threads that run in a copy of its
+# context (wait_for, shield, thread pools that copy contexts), may open, steer or successfully end levels. So a block
+# leaves its serial number in a context variable: a copy of the context carries it, a sibling's context does not.
+# Identity of the task would not do: asyncio.wait_for runs its argument in a task of its own before Python 3.12.
+# The face sets and clears the mark, because the async exit runs in a shielded task of its own, whose changes to the
+# context would be lost. A stale mark (a block left in another context) is harmless: the serial is never used again.
+
+from __future__ import annotations
+
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from savepoints import errors
+from savepoints._core import refusals
+from savepoints._places import worker
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+    from savepoints._model.levels import Level, TransactionLevel
+
+_Chain = tuple[int, "_Chain"] | None
+
+_blocks: ContextVar[_Chain] = ContextVar("savepoints_blocks", default=None)
+
+_Open = tuple["weakref.ref[TransactionLevel]", "weakref.ref[Dialect]", int]
+
+_transactions: ContextVar[tuple[_Open, ...]] = ContextVar("savepoints_transactions", default=())
+
+
+def enter(level: Level) -> None:
+    """Let this context, and copies of it, steer inside the block."""
+    _blocks.set((level.serial, _blocks.get()))
+
+
+def leave(level: Level) -> None:
+    """Forget the block, and what was left inside it, in this context."""
+    chain = _blocks.get()
+    while chain is not None:
+        serial, chain = chain
+        if serial == level.serial:
+            _blocks.set(chain)
+            return
+
+
+def may_steer(level: Level) -> bool:
+    """Whether this context is inside the block."""
+    chain = _blocks.get()
+    while chain is not None:
+        if chain[0] == level.serial:
+            return True
+        chain = chain[1]
+    return False
+
+
+def dialect_of(source: Any) -> Dialect | None:
+    """What tells an engine apart, also from its twins with other execution options; None where it is not known yet."""
+    inner = getattr(source, "sync_session", None) or getattr(source, "kw", {}).get("bind") or source
+    bind = getattr(inner, "bind", None) or inner
+    return getattr(bind, "dialect", None)
+
+
+def refuse_second(dialect: Dialect | None) -> None:
+    """A second transaction on the same engine in the same task is nearly always lost atomicity or a self-deadlock.
+
+    Raises:
+        AlreadyInTransaction: There is one.
+    """
+    first = None if dialect is None else _announced(dialect)
+    if first is not None:
+        raise errors.AlreadyInTransaction(
+            f"a transaction on the same engine is open in this task: {refusals.called(first)}",
+            hint="pass its session or connection on, or say `independent=True` if two transactions are meant",
+        )
+
+
+def announce(transaction: TransactionLevel, dialect: Dialect | None) -> None:
+    """Remember a transaction of ours, to find a second one on the same engine in the same task."""
+    if dialect is None:
+        return
+    still_open = tuple(entry for entry in _transactions.get() if _is_open(entry))
+    _transactions.set((*still_open, (weakref.ref(transaction), weakref.ref(dialect), worker().key)))
+
+
+def _announced(dialect: Dialect) -> TransactionLevel | None:
+    """The transaction of ours that is open on this engine in this task or thread."""
+    entries = _transactions.get()
+    if not entries:
+        return None
+    here = worker().key
+    for level, engine, key in entries:
+        found = level()
+        if found is not None and engine() is dialect and key == here and found.is_open:
+            return found
+    return None
+
+
+def _is_open(entry: _Open) -> bool:
+    level = entry[0]()
+    return level is not None and level.is_open

@@ -1,0 +1,99 @@
+"""What a database does, as data: the form of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+
+class Aftermath(Enum):
+    """What an error leaves of the transaction."""
+
+    OPEN = "open"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Kind(Enum):
+    """What sort of error it is."""
+
+    SERIALIZATION = "serialization failure"
+    DEADLOCK = "deadlock"
+    LOCK_TIMEOUT = "lock timeout"
+    STATEMENT_TIMEOUT = "statement timeout"
+    BUSY = "busy"
+    BUSY_SNAPSHOT = "busy snapshot"
+    DISCONNECT = "connection lost"
+    FULL = "disk full"
+    INTERRUPTED = "interrupted"
+    CONSTRAINT = "constraint"
+    CONSEQUENCE = "consequence of an earlier error"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How the three statements are spelled; ``release`` is None where the database has no such statement."""
+
+    savepoint: str = "SAVEPOINT {}"
+    rollback_to: str = "ROLLBACK TO SAVEPOINT {}"
+    release: str | None = "RELEASE SAVEPOINT {}"
+
+
+def _none(_: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """One database with one driver.
+
+    Attributes:
+        database: The dialect's name.
+        driver: The driver's name in SQLAlchemy.
+        proven: True where live tests run each cell.
+        wire: The statements, or None where the dialect's own methods must spell them.
+        releases: RELEASE exists.
+        transactional_ddl: DDL is undone with the transaction ("yes"), commits it ("implicit commit"), or not known.
+        failed_statement: What a failed statement leaves: only itself undone, or a transaction that takes only rollback.
+        sequences: What a rolled-back insert leaves of the key generator.
+        settings: Whether session settings made inside a savepoint are undone with it.
+        begin: SQL that begins a transaction where the driver does not by itself, else None.
+        begin_immediate: SQL that begins one with the write lock taken, else None.
+        restart: SQL that ends the driver's own empty transaction, so that ``begin_immediate`` can be sent.
+        in_transaction: Asks the driver connection; None where it cannot tell without a round trip.
+        closed: Whether the driver knows that its connection is closed.
+        aftermath: What an error left of the transaction, from the driver connection and the driver's error.
+        kind: What sort of error it is.
+        code: The database's own code of an error, as text.
+        read_only: Execution options that make a transaction read-only, or None.
+        read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
+        deferrable: Execution options that make it deferrable, or None where it cannot be.
+        driver_autocommit: Whether the driver connection commits each statement by itself.
+    """
+
+    database: str
+    driver: str
+    proven: bool
+    wire: Wire | None
+    releases: bool
+    transactional_ddl: Literal["yes", "implicit commit", "not known"]
+    failed_statement: Literal["undone alone", "transaction failed", "not known"]
+    sequences: Literal["reused", "hole", "not known"]
+    settings: Literal["undone", "kept", "not known"]
+    aftermath: Callable[[Any, BaseException], Aftermath]
+    kind: Callable[[BaseException], Kind]
+    code: Callable[[BaseException], str | None]
+    driver_autocommit: Callable[[Any], bool | None] = _none
+    in_transaction: Callable[[Any], bool | None] = _none
+    closed: Callable[[Any], bool | None] = _none
+    begin: str | None = None
+    begin_immediate: str | None = None
+    restart: str | None = None
+    read_only: Mapping[str, Any] | None = None
+    read_only_on: str | None = None
+    read_only_off: str | None = None
+    deferrable: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,93 @@
+"""SQLite through sqlite3 and aiosqlite.
+
+Sources: "Savepoints", "Transactions" and "Result Codes" of the SQLite manual; "Transaction control" of Python's
+``sqlite3``. The driver sends BEGIN only before INSERT, UPDATE, DELETE and REPLACE, so we send it: an outermost
+SAVEPOINT would open the transaction itself, and its RELEASE would commit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, Wire
+
+_PRIMARY = {
+    sqlite3.SQLITE_BUSY: Kind.BUSY,
+    sqlite3.SQLITE_LOCKED: Kind.BUSY,
+    sqlite3.SQLITE_FULL: Kind.FULL,
+    sqlite3.SQLITE_INTERRUPT: Kind.INTERRUPTED,
+    sqlite3.SQLITE_CONSTRAINT: Kind.CONSTRAINT,
+}
+
+
+def in_transaction(driver_connection: Any) -> bool:
+    """What the library itself says; both drivers ask ``sqlite3_get_autocommit``."""
+    return bool(driver_connection.in_transaction)
+
+
+def aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
+    """Most errors undo their statement alone; FULL, INTERRUPT in a write, IOERR and OR ROLLBACK end everything."""
+    return Aftermath.OPEN if in_transaction(driver_connection) else Aftermath.LOST
+
+
+def _result_code(error: BaseException) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None and error.__cause__ is not None:
+        return _result_code(error.__cause__)
+    return code
+
+
+def kind(error: BaseException) -> Kind:
+    """By the extended result code."""
+    code = _result_code(error)
+    if code is None:
+        return Kind.OTHER
+    if code == sqlite3.SQLITE_BUSY_SNAPSHOT:
+        return Kind.BUSY_SNAPSHOT
+    if code == sqlite3.SQLITE_ERROR and "no such savepoint" in str(error):
+        return Kind.CONSEQUENCE
+    return _PRIMARY.get(code & 0xFF, Kind.OTHER)
+
+
+def code(error: BaseException) -> str | None:
+    """The name of the extended result code, as SQLITE_CONSTRAINT_UNIQUE."""
+    name = getattr(error, "sqlite_errorname", None)
+    if name is None and error.__cause__ is not None:
+        return code(error.__cause__)
+    return name
+
+
+def driver_autocommit(driver_connection: Any) -> bool:
+    """``autocommit=True`` (Python 3.12) makes commit() and rollback() of the driver do nothing."""
+    raw = getattr(driver_connection, "_conn", driver_connection)
+    return getattr(raw, "autocommit", None) is True
+
+
+def _row(driver: str) -> Capabilities:
+    return Capabilities(
+        database="sqlite",
+        driver=driver,
+        proven=True,
+        wire=Wire(),
+        releases=True,
+        transactional_ddl="yes",
+        failed_statement="undone alone",
+        sequences="reused",
+        settings="undone",
+        aftermath=aftermath,
+        kind=kind,
+        code=code,
+        driver_autocommit=driver_autocommit,
+        in_transaction=in_transaction,
+        begin="BEGIN",
+        begin_immediate="BEGIN IMMEDIATE",
+        restart="ROLLBACK",
+        read_only_on="PRAGMA query_only = 1",
+        read_only_off="PRAGMA query_only = 0",
+        deferrable={},
+        notes=("a read-only transaction sees one snapshot anyway: deferrable asks for nothing more",),
+    )
+
+
+ROWS = (_row("pysqlite"), _row("aiosqlite"))

@@ -1,0 +1,1 @@
+"""States, the table of moves, and levels: what a transaction is, without SQLAlchemy."""

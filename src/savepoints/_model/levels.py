@@ -1,0 +1,212 @@
+"""Levels: the transaction and the savepoints inside it, as the user reads them.
+
+A level only records. What is sent to the database is decided in ``_core``; the faces add the verbs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from weakref import WeakValueDictionary
+
+from savepoints import errors
+from savepoints._model import states
+from savepoints._model.states import Move, State
+from savepoints._places import Place, caller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_NAME = 200
+
+_serial = itertools.count(1)
+
+
+class Cause(NamedTuple):
+    """Why a level is failed, undone, doomed or lost.
+
+    ``error`` is the first error, or None where the code itself doomed the level; ``by_server`` is False where it was
+    SQLAlchemy that ended the transaction.
+    """
+
+    what: str
+    error: BaseException | None
+    where: Place
+    by_server: bool = True
+
+
+class Level:
+    """One node of the tree: a transaction, or a savepoint inside it.
+
+    Attributes:
+        name: The label, as given, or one made up by the library.
+        parent: The level around it; None for a transaction.
+        opened_at: File and line that opened it.
+        outcome: None while the level is open, then how it ended, in words.
+        error: The error that ended its block, also one that was suppressed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_children",
+        "_state",
+        "block",
+        "cause",
+        "error",
+        "name",
+        "opened_at",
+        "opened_by",
+        "outcome",
+        "parent",
+        "refresh",
+        "serial",
+        "stack",
+    )
+
+    TABLE: ClassVar[Mapping[State, states.Row]]
+    ENDS: ClassVar[frozenset[State]]
+
+    def __init__(self, stack: Any, name: str, parent: Level | None) -> None:
+        self.stack = stack
+        self.name = name
+        self.parent = parent
+        self.opened_at = caller()
+        self.outcome: str | None = None
+        self.error: BaseException | None = None
+        self.cause: Cause | None = None
+        self.block = False
+        self.opened_by = ""
+        self.serial = next(_serial)
+        self.refresh: Callable[[], None] | None = None
+        self._state = State.OPEN
+        self._children: WeakValueDictionary[int, Level] | None = None
+
+    @property
+    def state(self) -> State:
+        """The state now, one of the table in the documentation ("States")."""
+        if self.refresh is not None:
+            self.refresh()
+        return self._state
+
+    @property
+    def is_open(self) -> bool:
+        """True until the level has ended (a failed, undone or doomed one is open: it still has to end)."""
+        return self.state not in self.ENDS
+
+    @property
+    def depth(self) -> int:
+        """0 for the transaction, 1 for a savepoint directly inside it, and so on."""
+        depth, level = 0, self.parent
+        while level is not None:
+            depth, level = depth + 1, level.parent
+        return depth
+
+    @property
+    def path(self) -> str:
+        """The names from the outermost level to this one, joined by ``/``."""
+        names, level = [self.name], self.parent
+        while level is not None:
+            names.append(level.name)
+            level = level.parent
+        return "/".join(reversed(names))
+
+    @property
+    def children(self) -> tuple[Level, ...]:
+        """The levels opened directly inside, oldest first: those still open, and ended ones that you still hold."""
+        return () if self._children is None else tuple(self._children.values())
+
+    def adopt(self, child: Level) -> None:
+        """Enter a level that was opened directly inside."""
+        if self._children is None:
+            self._children = WeakValueDictionary()
+        self._children[child.serial] = child
+
+    def doom(self, reason: str) -> None:
+        """Decide that the level ends undone, whatever happens until then. Final; sends nothing.
+
+        Args:
+            reason: Why, in a few words, for those who meet the level afterwards.
+
+        Raises:
+            SavepointEnded, NoTransaction: The level has ended.
+        """
+        self.stack.doom(self, reason, None)
+
+    def after(self, move: Move) -> states.Cell:
+        """The state that the move leads to, or the error that refuses it."""
+        return self.TABLE[self._state][move]
+
+    def move(self, move: Move, outcome: str | None = None) -> None:
+        """Go where the table says. The caller has asked :meth:`after` whether the move is refused."""
+        cell = self.after(move)
+        assert isinstance(cell, State), f"{self!r} cannot {move}"
+        self._state = cell
+        if cell is State.OPEN:
+            self.cause = None
+        if cell in self.ENDS and self.outcome is None:
+            self.outcome = outcome or str(cell)
+            self.refresh = None
+
+    def __repr__(self) -> str:
+        word = type(self).__name__
+        return f"<{word} {printable(self.path)!r} {self._state}, opened at {self.opened_at}>"
+
+
+class TransactionLevel(Level):
+    """The outermost unit; it ends once."""
+
+    __slots__ = ("count", "managed")
+
+    TABLE = states.TRANSACTION
+    ENDS = states.TRANSACTION_ENDS
+
+    def __init__(self, stack: Any, name: str | None) -> None:
+        super().__init__(stack, "transaction" if name is None else name, None)
+        self.count = 0
+        self.managed = False
+
+
+class SavepointLevel(Level):
+    """A named bookmark inside a transaction.
+
+    Attributes:
+        rollbacks: How many times it was rolled back and kept.
+    """
+
+    __slots__ = ("mark", "rollbacks")
+
+    TABLE = states.SAVEPOINT
+    ENDS = states.SAVEPOINT_ENDS
+
+    def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
+        super().__init__(stack, name, parent)
+        self.mark = mark
+        self.rollbacks = 0
+
+
+def checked_name(name: str) -> str:
+    """The label, if it may be one.
+
+    Raises:
+        WrongArgument: It is not text.
+        BadName: It is empty, longer than 200 characters, or holds a control character.
+    """
+    if not isinstance(name, str):
+        raise errors.WrongArgument(
+            f"a savepoint's name must be text, not {type(name).__name__}",
+            hint="give a str, or leave the name out",
+        )
+    if not name:
+        raise errors.BadName("a savepoint's name must not be empty", hint="leave it out, and one is made up")
+    if len(name) > MAX_NAME:
+        raise errors.BadName(f"a savepoint's name has {len(name)} characters, and {MAX_NAME} are the most")
+    if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise errors.BadName(f"a savepoint's name holds a control character: {printable(name)}")
+    return name
+
+
+def printable(text: str) -> str:
+    """The text with what could break a log line or a terminal spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

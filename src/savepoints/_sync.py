@@ -1,0 +1,289 @@
+"""The sync face: ``with`` blocks, the handles' verbs, the decorator, the drop-in session."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session as _Session
+from sqlalchemy.orm import scoped_session as _scoped_session
+from sqlalchemy.orm import sessionmaker
+
+from savepoints import errors
+from savepoints._core import ends, moves, tasks
+from savepoints._core.attach import Target, begin, find, opened_on_purpose, stack_for
+from savepoints._core.ends import Suppress
+from savepoints._core.options import Options
+from savepoints._core.stack import Face, Stack
+from savepoints._decorate import Call
+from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
+from savepoints._places import worker
+
+T = TypeVar("T", bound=Target)
+P = ParamSpec("P")
+R = TypeVar("R")
+Source = Engine | sessionmaker[Any]
+
+
+class Transaction(TransactionLevel):
+    """The outermost unit, as `current_transaction` hands it out."""
+
+    __slots__ = ()
+
+    @property
+    def savepoints(self) -> tuple[Savepoint, ...]:
+        """The open savepoints, innermost last."""
+        self.stack.sync()
+        return tuple(self.stack.levels)
+
+    def rollback_to(self, name: str) -> None:
+        """Roll back to the nearest open savepoint of that name, and keep it open.
+
+        Args:
+            name: The savepoint's name.
+
+        Raises:
+            UnknownSavepoint: No open savepoint bears the name.
+            OutOfOrder: It was opened outside the block around this call.
+        """
+        moves.roll_back(moves.named_in(self.stack, name))
+
+
+class Savepoint(SavepointLevel):
+    """A named bookmark inside a transaction: roll back to it again and again, release it, or use it as a block."""
+
+    __slots__ = ("_rollback", "_suppress")
+
+    def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
+        super().__init__(stack, name, parent, mark)
+        self._rollback = False
+        self._suppress: Suppress = ()
+
+    def rollback(self) -> None:
+        """Undo what was done since the savepoint, in the database and in the session's objects. It stays open.
+
+        Raises:
+            SavepointEnded: It has ended; the message tells how and where.
+            TransactionLost: The transaction has ended.
+            OutOfOrder: It was opened outside the block around this call.
+            WrongTask: Another task or thread is at work on this target.
+        """
+        moves.roll_back(self)
+
+    def release(self) -> None:
+        """End the savepoint and keep its work in the level around.
+
+        Raises:
+            SavepointEnded: It has ended.
+            TransactionFailed: A statement or flush inside failed: roll back first.
+            TransactionDoomed: It can only be rolled back.
+            OutOfOrder: It was opened outside the block around this call.
+            WrongTask: Another task or thread is at work on this target.
+        """
+        moves.release(self)
+
+    def __enter__(self) -> Savepoint:
+        ends.enter(self)
+        self.opened_by = worker().label
+        tasks.enter(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            ends.leave_savepoint(self, error, rollback=self._rollback)
+        except Exception as own:
+            if not ends.swallows(self, own, self._suppress):
+                raise
+            return False
+        finally:
+            tasks.leave(self)
+        return ends.swallows(self, error, self._suppress)
+
+
+FACE = Face(Transaction, Savepoint)
+
+
+def open_savepoint(target: Target, name: str | None, rollback: bool, suppress: Suppress) -> Savepoint:
+    """Make a savepoint with what its block is to do at its end."""
+    level = cast(Savepoint, moves.open_savepoint(target, FACE, name))
+    level._rollback = rollback
+    level._suppress = suppress
+    return level
+
+
+def current(target: Target) -> Transaction | None:
+    """The open transaction of a target."""
+    if find(target) is None and not target.in_transaction():
+        return None
+    transaction = stack_for(target, FACE).transaction
+    return cast(Transaction, transaction) if transaction.is_open else None
+
+
+class TransactionBlock(Generic[T]):
+    """What `transaction` returns: a block, or a decorator."""
+
+    def __init__(
+        self, source: Source | T, name: str | None, options: Options, *, rollback: bool, independent: bool
+    ) -> None:
+        self._source = source
+        self._name = name
+        self._options = options
+        self._rollback = rollback
+        self._independent = independent
+        self._target: T | None = None
+        self._stack: Stack | None = None
+
+    def __enter__(self) -> T:
+        if self._stack is not None:
+            raise errors.OutOfOrder("this transaction block was entered before", hint="call `transaction` again")
+        if not self._independent:
+            tasks.refuse_second(tasks.dialect_of(self._source))
+        self._target = target = cast(T, _open(self._source))
+        try:
+            self._stack = begin(target, FACE, self._name, self._options)
+        except BaseException:
+            self._close()
+            raise
+        tasks.announce(self._stack.transaction, tasks.dialect_of(self._source))
+        return target
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        assert self._stack is not None
+        try:
+            ends.leave_transaction(self._stack, error, rollback=self._rollback)
+        finally:
+            self._close()
+        return ends.aims_at(error, self._stack.transaction)
+
+    def _close(self) -> None:
+        if self._target is not None and self._target is not self._source:
+            self._target.close()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[..., R]:
+        """Decorate a function: each call runs in a transaction of its own, its session or connection is passed in."""
+        if not isinstance(self._source, (Engine, sessionmaker)):
+            raise errors.WrongArgument(
+                f"a decorator needs a source, not {type(self._source).__name__}",
+                hint="give the engine or sessionmaker: a session or connection would be shared by all calls",
+            )
+        call = Call(function, (_Session, Connection))
+        call.refuse_async(function)
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> R:
+            given = call.given(args, kwargs)
+            if given is not None:
+                with AtomicBlock(given, self._name, savepoint=False, rollback=False):
+                    return function(*args, **kwargs)
+            with self._again() as target:
+                bound = call.filled(target, args, kwargs)
+                return function(*bound.args, **bound.kwargs)
+            return None  # type: ignore[return-value]  # only `raise Rollback` comes here
+
+        wrapper.__signature__ = call.visible  # type: ignore[attr-defined]
+        return wrapper
+
+    def _again(self) -> TransactionBlock[T]:
+        return TransactionBlock(
+            self._source, self._name, self._options, rollback=self._rollback, independent=self._independent
+        )
+
+
+def _open(source: Source | Target) -> Target:
+    if isinstance(source, Engine):
+        return source.connect()
+    return source() if isinstance(source, sessionmaker) else source
+
+
+class AtomicBlock(Generic[T]):
+    """What `atomic` returns."""
+
+    def __init__(self, target: T, name: str | None, *, savepoint: bool, rollback: bool) -> None:
+        self._target = target
+        self._name = name
+        self._savepoint = savepoint
+        self._rollback = rollback
+        self._block: TransactionBlock[T] | Savepoint | JoinedBlock | None = None
+
+    def __enter__(self) -> T:
+        if self._block is not None:
+            raise errors.OutOfOrder("this atomic block was entered before", hint="call `atomic` again")
+        self._block = self._choose()
+        self._block.__enter__()
+        return self._target
+
+    def _choose(self) -> TransactionBlock[T] | Savepoint | JoinedBlock:
+        if not opened_on_purpose(self._target):
+            return TransactionBlock(self._target, self._name, Options(), rollback=self._rollback, independent=False)
+        if self._savepoint:
+            return open_savepoint(self._target, self._name, self._rollback, ())
+        return JoinedBlock(self._target, rollback=self._rollback)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        assert self._block is not None
+        return self._block.__exit__(kind, error, trace)
+
+
+class JoinedBlock:
+    """A block without a level of its own: a failure inside dooms the level it joined."""
+
+    def __init__(self, target: Target, *, rollback: bool) -> None:
+        if rollback:
+            raise errors.WrongArgument(
+                "rollback=True cannot undo a joined block alone", hint="leave savepoint=False out, or rollback=True"
+            )
+        self._target = target
+
+    def __enter__(self) -> None:
+        self._stack = stack_for(self._target, FACE)
+        self._level = ends.joined_level(self._stack)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        ends.leave_joined(self._stack, self._level, error)
+        return isinstance(error, errors.Rollback) and error.to is None
+
+
+class Session(_Session):
+    """SQLAlchemy's Session with the verbs of this library as methods; drop-in by ``class_=savepoints.Session``."""
+
+    def savepoint(self, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()) -> Savepoint:
+        """Make a savepoint: see `savepoints.savepoint`."""
+        return open_savepoint(self, name, rollback, suppress)
+
+    def rollback_to(self, name: str) -> None:
+        """Roll back to the nearest open savepoint of that name: see `savepoints.rollback_to`."""
+        moves.roll_back(moves.named(self, name))
+
+    def release(self, name: str) -> None:
+        """Release the nearest open savepoint of that name: see `savepoints.release`."""
+        moves.release(moves.named(self, name))
+
+
+S = TypeVar("S", bound=_Session)
+
+
+class scoped_session(_scoped_session[S]):
+    """SQLAlchemy's scoped_session with the verbs of this library, on whatever class it makes."""
+
+    def savepoint(self, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()) -> Savepoint:
+        """Make a savepoint: see `savepoints.savepoint`."""
+        return open_savepoint(self(), name, rollback, suppress)
+
+    def rollback_to(self, name: str) -> None:
+        """Roll back to the nearest open savepoint of that name: see `savepoints.rollback_to`."""
+        moves.roll_back(moves.named(self(), name))
+
+    def release(self, name: str) -> None:
+        """Release the nearest open savepoint of that name: see `savepoints.release`."""
+        moves.release(moves.named(self(), name))

@@ -1,0 +1,297 @@
+"""The verbs, for sync and async: the kind of the argument decides which face answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar, overload
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from savepoints import _sync, aio, errors
+from savepoints._core import moves
+from savepoints._core.ends import Suppress
+from savepoints._core.options import Options
+from savepoints._model.levels import checked_name
+
+S = TypeVar("S", bound=Session)
+A = TypeVar("A", bound=AsyncSession)
+
+SyncTarget = Session | scoped_session[Any] | Connection
+AsyncTarget = AsyncSession | async_scoped_session[Any] | AsyncConnection
+
+_TARGETS = (Session, Connection, AsyncSession, AsyncConnection)
+_SOURCES = (Engine, sessionmaker, AsyncEngine, async_sessionmaker)
+
+
+def _unscoped(target: Any) -> Any:
+    """The session behind a scoped one."""
+    return target() if isinstance(target, (scoped_session, async_scoped_session)) else target
+
+
+def _target(target: Any, verb: str) -> Any:
+    target = _unscoped(target)
+    if isinstance(target, _TARGETS):
+        return target
+    hint = "give a Session or Connection, sync or async"
+    if isinstance(target, _SOURCES):
+        hint = "open a session or connection first, for instance by `with transaction(...)`"
+    raise errors.WrongArgument(f"{verb} works on a session or connection, not on {type(target).__name__}", hint=hint)
+
+
+def _is_async(target: Any) -> bool:
+    return isinstance(target, (AsyncSession, AsyncConnection, AsyncEngine, async_sessionmaker))
+
+
+def _name(name: str | None) -> str | None:
+    return None if name is None else checked_name(name)
+
+
+@overload
+def transaction(
+    source_or_target: Engine | Connection,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    rollback: bool = False,
+    independent: bool = False,
+) -> _sync.TransactionBlock[Connection]: ...
+@overload
+def transaction(
+    source_or_target: sessionmaker[S] | scoped_session[S] | S,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    rollback: bool = False,
+    independent: bool = False,
+) -> _sync.TransactionBlock[S]: ...
+@overload
+def transaction(
+    source_or_target: AsyncEngine | AsyncConnection,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    rollback: bool = False,
+    independent: bool = False,
+) -> aio.AsyncTransactionBlock[AsyncConnection]: ...
+@overload
+def transaction(
+    source_or_target: async_sessionmaker[A] | async_scoped_session[A] | A,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    rollback: bool = False,
+    independent: bool = False,
+) -> aio.AsyncTransactionBlock[A]: ...
+def transaction(
+    source_or_target: Any,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    rollback: bool = False,
+    independent: bool = False,
+) -> Any:
+    """The outermost unit of work: commits at its end, rolls back on an error and re-raises that same error.
+
+    As a block it yields the session or connection. Given a source it opens one and always closes it; given a session
+    or connection it begins on it and leaves it open. On a source it is a decorator too: each call of the function
+    runs in a transaction of its own, and the session or connection is passed to the parameter annotated with its type
+    (or called ``session`` or ``connection``).
+
+    Args:
+        source_or_target: Engine, sessionmaker, Session, scoped_session or Connection, or their async twins. A session
+            on which SQLAlchemy began by itself is adopted, earlier work included.
+        name: A name for messages and the tree.
+        isolation_level: As SQLAlchemy spells it, for this transaction only.
+        read_only: Writes are refused by the database.
+        deferrable: With ``SERIALIZABLE`` and ``read_only`` on PostgreSQL: wait for a snapshot that cannot fail.
+        immediate: On SQLite take the write lock at once (BEGIN IMMEDIATE); elsewhere nothing.
+        rollback: Always roll back: a dry run.
+        independent: Allow a second transaction on the same engine in the same task.
+
+    Raises:
+        AlreadyInTransaction: One is open on the target, or in this task on the same engine.
+        NotSupported: The connection is in autocommit mode, or an option is not known for this database.
+        WrongArgument: The source or target is of another kind, or a generator function is decorated.
+    """
+    source = _unscoped(source_or_target)
+    if not isinstance(source, (*_TARGETS, *_SOURCES)):
+        raise errors.WrongArgument(
+            f"transaction works on a source or target of SQLAlchemy, not on {type(source).__name__}",
+            hint="give an engine or sessionmaker, or a session or connection, sync or async",
+        )
+    options = Options(isolation_level, read_only, deferrable, immediate)
+    kind = aio.AsyncTransactionBlock if _is_async(source) else _sync.TransactionBlock
+    return kind(source, _name(name), options, rollback=rollback, independent=independent)
+
+
+@overload
+def savepoint(
+    target: SyncTarget, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()
+) -> _sync.Savepoint: ...
+@overload
+def savepoint(
+    target: AsyncTarget, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()
+) -> aio.PendingSavepoint: ...
+def savepoint(target: Any, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()) -> Any:
+    """Make a savepoint, at once: a bookmark to roll back to, or a block by ``with``.
+
+    What is pending in the session is flushed first, outside the new level. As a block it releases at its end; on an
+    error it rolls back, releases and re-raises. For an async target: ``await savepoint(...)`` or
+    ``async with savepoint(...)``.
+
+    Args:
+        target: Session, scoped_session or Connection, or their async twins. Where no transaction is open SQLAlchemy
+            begins one, and the caller commits it.
+        name: Any text of 1 to 200 characters without control characters; one is made up where it is left out. The
+            nearest open savepoint of a name is meant.
+        rollback: The block's end undoes it also without an error.
+        suppress: Errors that the block swallows after undoing its work; they are kept in ``.error``.
+
+    Raises:
+        TransactionFailed: A statement failed before, and the database takes only a rollback.
+        TransactionLost: The transaction has ended without us.
+        NotSupported: The connection is in autocommit mode.
+        WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
+        WrongArgument: The target or the name is of a wrong kind.
+        BadName: The name is empty, too long or has control characters.
+    """
+    found = _target(target, "savepoint")
+    _name(name)
+    if _is_async(found):
+        return aio.PendingSavepoint(found, name, rollback, suppress)
+    return _sync.open_savepoint(found, name, rollback, suppress)
+
+
+@overload
+def atomic(
+    target: Connection, name: str | None = None, *, savepoint: bool = True, rollback: bool = False
+) -> _sync.AtomicBlock[Connection]: ...
+@overload
+def atomic(
+    target: S | scoped_session[S], name: str | None = None, *, savepoint: bool = True, rollback: bool = False
+) -> _sync.AtomicBlock[S]: ...
+@overload
+def atomic(
+    target: AsyncConnection, name: str | None = None, *, savepoint: bool = True, rollback: bool = False
+) -> aio.AsyncAtomicBlock[AsyncConnection]: ...
+@overload
+def atomic(
+    target: A | async_scoped_session[A], name: str | None = None, *, savepoint: bool = True, rollback: bool = False
+) -> aio.AsyncAtomicBlock[A]: ...
+def atomic(target: Any, name: str | None = None, *, savepoint: bool = True, rollback: bool = False) -> Any:
+    """A transaction where none was opened on purpose, else a savepoint: for code that is called either way.
+
+    Args:
+        target: Session, scoped_session or Connection, or their async twins.
+        name: The name of the level.
+        savepoint: False joins an open transaction without a savepoint: a failure inside dooms the level around, also
+            where the error is swallowed.
+        rollback: The end undoes this level also without an error.
+
+    Raises:
+        As `transaction` and `savepoint`, when the block is entered.
+    """
+    found = _target(target, "atomic")
+    kind = aio.AsyncAtomicBlock if _is_async(found) else _sync.AtomicBlock
+    return kind(found, _name(name), savepoint=savepoint, rollback=rollback)
+
+
+def require_transaction(target: SyncTarget | AsyncTarget) -> None:
+    """Assert that a transaction is open; opens nothing.
+
+    Args:
+        target: Session, scoped_session or Connection, or their async twins.
+
+    Raises:
+        NoTransaction: None is open.
+    """
+    found = _target(target, "require_transaction")
+    inside = aio.sync_of(found) if _is_async(found) else found
+    if not inside.in_transaction():
+        raise errors.NoTransaction(f"no transaction is open on this {type(found).__name__}")
+
+
+@overload
+def rollback_to(target: SyncTarget, name: str) -> None: ...
+@overload
+def rollback_to(target: AsyncTarget, name: str) -> Awaitable[None]: ...
+def rollback_to(target: Any, name: str) -> Awaitable[None] | None:
+    """Roll back to the nearest open savepoint of that name, and keep it open.
+
+    Args:
+        target: Session, scoped_session or Connection, or their async twins (then await it).
+        name: The savepoint's name.
+
+    Raises:
+        UnknownSavepoint: No open savepoint bears the name.
+        OutOfOrder: It was opened outside the block around this call.
+        TransactionLost: The transaction has ended without us.
+        WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
+    """
+    found = _target(target, "rollback_to")
+    if _is_async(found):
+        return aio.rollback_to(found, name)
+    moves.roll_back(moves.named(found, name))
+    return None
+
+
+@overload
+def release(target: SyncTarget, name: str) -> None: ...
+@overload
+def release(target: AsyncTarget, name: str) -> Awaitable[None]: ...
+def release(target: Any, name: str) -> Awaitable[None] | None:
+    """Release the nearest open savepoint of that name: its work is kept in the level around.
+
+    Args:
+        target: Session, scoped_session or Connection, or their async twins (then await it).
+        name: The savepoint's name.
+
+    Raises:
+        UnknownSavepoint: No open savepoint bears the name.
+        OutOfOrder: It was opened outside the block around this call.
+        TransactionFailed: A statement or flush inside failed: roll back first.
+        TransactionDoomed: It can only be rolled back.
+        WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
+    """
+    found = _target(target, "release")
+    if _is_async(found):
+        return aio.release(found, name)
+    moves.release(moves.named(found, name))
+    return None
+
+
+@overload
+def current_transaction(target: SyncTarget) -> _sync.Transaction | None: ...
+@overload
+def current_transaction(target: AsyncTarget) -> aio.AsyncTransaction | None: ...
+def current_transaction(target: Any) -> _sync.Transaction | aio.AsyncTransaction | None:
+    """The open transaction of a session or connection, None where there is none. Sends nothing.
+
+    Args:
+        target: Session, scoped_session or Connection, or their async twins (not awaited).
+    """
+    found = _target(target, "current_transaction")
+    return aio.current(found) if _is_async(found) else _sync.current(found)

@@ -1,0 +1,411 @@
+"""The async face: the same verbs with ``await``. The core runs in SQLAlchemy's ``run_sync``.
+
+See Note [Shielded exits].
+"""
+
+# Note [Shielded exits]
+# An exit that has begun is finished, in a task of its own that no cancellation reaches; then the cancellation goes
+# on. SQLAlchemy shields the end of an AsyncSession but not that of a nested transaction: a second cancel during
+# ROLLBACK TO would throw the outer work away. If the server does not answer, the exit is cancelled after all, and
+# SQLAlchemy discards the connection.
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
+from sqlalchemy.ext.asyncio import async_scoped_session as _async_scoped_session
+
+from savepoints import errors
+from savepoints._core import ends, moves, tasks
+from savepoints._core.attach import Target, begin, find, opened_on_purpose, stack_for
+from savepoints._core.ends import Suppress
+from savepoints._core.options import Options
+from savepoints._core.stack import Face, Stack
+from savepoints._decorate import Call
+from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
+from savepoints._places import caller, worker
+from savepoints._sync import Session as _SyncSession
+
+AsyncTarget = _AsyncSession | AsyncConnection
+AsyncSource = AsyncEngine | async_sessionmaker[Any]
+T = TypeVar("T", bound=AsyncTarget)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: How long a cancelled exit may wait for the server's answer, in seconds.
+PATIENCE = 10.0
+
+
+def sync_of(target: AsyncTarget) -> Target:
+    """The sync object inside an async one."""
+    if isinstance(target, _AsyncSession):
+        return target.sync_session
+    return target.sync_connection or _not_started(target)
+
+
+def _not_started(connection: AsyncConnection) -> Any:
+    raise errors.NoTransaction(f"{type(connection).__name__} is not started or closed", hint="await the connection")
+
+
+async def _run(target: AsyncTarget, work: Callable[[], R]) -> R:
+    return await target.run_sync(lambda _: work())
+
+
+async def finish(work: Coroutine[Any, Any, R]) -> R:
+    """Run to the end what must not be left half-way, then let a cancellation go on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    deadline: float | None = None
+    loop = asyncio.get_running_loop()
+    while not task.done():
+        try:
+            await asyncio.wait({task}, timeout=None if deadline is None else max(0.0, deadline - loop.time()))
+        except asyncio.CancelledError as error:
+            cancelled = error
+            deadline = deadline or loop.time() + PATIENCE
+        if deadline is not None and loop.time() >= deadline and not task.done():
+            task.cancel()
+            deadline = loop.time() + PATIENCE
+    if cancelled is None:
+        return task.result()
+    own = None if task.cancelled() else task.exception()
+    if own is not None:
+        cancelled.add_note(f"the exit that it waited for ended with {type(own).__name__}")
+    raise cancelled
+
+
+class AsyncTransaction(TransactionLevel):
+    """The outermost unit, as `current_transaction` hands it out for an async target."""
+
+    __slots__ = ()
+
+    @property
+    def savepoints(self) -> tuple[AsyncSavepoint, ...]:
+        """The open savepoints, innermost last."""
+        self.stack.sync()
+        return tuple(self.stack.levels)
+
+    async def rollback_to(self, name: str) -> None:
+        """Roll back to the nearest open savepoint of that name, and keep it open.
+
+        Args:
+            name: The savepoint's name.
+
+        Raises:
+            UnknownSavepoint: No open savepoint bears the name.
+            OutOfOrder: It was opened outside the block around this call.
+        """
+        await _run(self.stack.runner, lambda: moves.roll_back(moves.named_in(self.stack, name)))
+
+
+class AsyncSavepoint(SavepointLevel):
+    """A named bookmark inside a transaction: roll back to it again and again, release it, or use it as a block."""
+
+    __slots__ = ("_rollback", "_suppress")
+
+    def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
+        super().__init__(stack, name, parent, mark)
+        self._rollback = False
+        self._suppress: Suppress = ()
+
+    async def rollback(self) -> None:
+        """Undo what was done since the savepoint, in the database and in the session's objects. It stays open.
+
+        Raises:
+            SavepointEnded: It has ended; the message tells how and where.
+            TransactionLost: The transaction has ended.
+            OutOfOrder: It was opened outside the block around this call.
+            WrongTask: Another task or thread is at work on this target.
+        """
+        await _run(self.stack.runner, lambda: moves.roll_back(self))
+
+    async def release(self) -> None:
+        """End the savepoint and keep its work in the level around.
+
+        Raises:
+            SavepointEnded: It has ended.
+            TransactionFailed: A statement or flush inside failed: roll back first.
+            TransactionDoomed: It can only be rolled back.
+            OutOfOrder: It was opened outside the block around this call.
+            WrongTask: Another task or thread is at work on this target.
+        """
+        await _run(self.stack.runner, lambda: moves.release(self))
+
+    async def __aenter__(self) -> AsyncSavepoint:
+        ends.enter(self)
+        self.opened_by = worker().label
+        tasks.enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        work = _run(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
+        try:
+            await finish(work)
+        except Exception as own:
+            if not ends.swallows(self, own, self._suppress):
+                raise
+            return False
+        finally:
+            tasks.leave(self)
+        return ends.swallows(self, error, self._suppress)
+
+
+FACE = Face(AsyncTransaction, AsyncSavepoint)
+
+
+class PendingSavepoint:
+    """What `savepoint` returns for an async target: await it for a bookmark, or use it with ``async with``."""
+
+    def __init__(self, target: AsyncTarget, name: str | None, rollback: bool, suppress: Suppress) -> None:
+        self._target = target
+        self._name = name
+        self._rollback = rollback
+        self._suppress = suppress
+        self._used = False
+        self._level: AsyncSavepoint | None = None
+        self._where = caller()
+
+    async def _open(self) -> AsyncSavepoint:
+        if self._used:
+            raise errors.OutOfOrder("this savepoint was awaited before", hint="call `savepoint` again")
+        self._used = True
+
+        def work() -> AsyncSavepoint:
+            target = sync_of(self._target)
+            stack_for(target, FACE).runner = self._target
+            return cast(AsyncSavepoint, moves.open_savepoint(target, FACE, self._name))
+
+        level = await _run(self._target, work)
+        level._rollback = self._rollback
+        level._suppress = self._suppress
+        return level
+
+    def __await__(self) -> Generator[Any, Any, AsyncSavepoint]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncSavepoint:
+        self._level = await self._open()
+        return await self._level.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        assert self._level is not None
+        return await self._level.__aexit__(kind, error, trace)
+
+    def __del__(self) -> None:
+        if not self._used:
+            warnings.warn(
+                f"savepoint(...) at {self._where} was never awaited: no savepoint was made; "
+                "write `await savepoint(...)` or `async with savepoint(...)`",
+                errors.SavepointNeverAwaited,
+                stacklevel=2,
+                source=self,
+            )
+
+
+def current(target: AsyncTarget) -> AsyncTransaction | None:
+    """The open transaction of a target."""
+    inside = sync_of(target)
+    if find(inside) is None and not inside.in_transaction():
+        return None
+    stack = stack_for(inside, FACE)
+    stack.runner = target
+    return cast(AsyncTransaction, stack.transaction) if stack.transaction.is_open else None
+
+
+class AsyncTransactionBlock(Generic[T]):
+    """What `transaction` returns for an async source or target: a block, or a decorator."""
+
+    def __init__(
+        self, source: AsyncSource | T, name: str | None, options: Options, *, rollback: bool, independent: bool
+    ) -> None:
+        self._source = source
+        self._name = name
+        self._options = options
+        self._rollback = rollback
+        self._independent = independent
+        self._target: T | None = None
+        self._stack: Stack | None = None
+
+    async def __aenter__(self) -> T:
+        if self._stack is not None:
+            raise errors.OutOfOrder("this transaction block was entered before", hint="call `transaction` again")
+        if not self._independent:
+            tasks.refuse_second(tasks.dialect_of(self._source))
+        self._target = target = cast(T, await _open(self._source))
+        try:
+            self._stack = await _run(target, lambda: begin(sync_of(target), FACE, self._name, self._options))
+        except BaseException:
+            await finish(self._close())
+            raise
+        self._stack.runner = target
+        tasks.announce(self._stack.transaction, tasks.dialect_of(self._source))
+        return target
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        assert self._stack is not None
+        await finish(self._leave(self._stack, error))
+        return ends.aims_at(error, self._stack.transaction)
+
+    async def _leave(self, stack: Stack, error: BaseException | None) -> None:
+        try:
+            await _run(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._rollback))
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._target is not None and self._target is not self._source:
+            await self._target.close()
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[..., Coroutine[Any, Any, R]]:
+        """Decorate a coroutine function: each call runs in a transaction of its own, its session is passed in."""
+        if not isinstance(self._source, (AsyncEngine, async_sessionmaker)):
+            raise errors.WrongArgument(
+                f"a decorator needs a source, not {type(self._source).__name__}",
+                hint="give the engine or sessionmaker: a session or connection would be shared by all calls",
+            )
+        call = Call(function, (_AsyncSession, AsyncConnection))
+        call.refuse_sync(function)
+
+        @functools.wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> R:
+            given = call.given(args, kwargs)
+            if given is not None:
+                async with AsyncAtomicBlock(given, self._name, savepoint=False, rollback=False):
+                    return await function(*args, **kwargs)
+            async with self._again() as target:
+                bound = call.filled(target, args, kwargs)
+                return await function(*bound.args, **bound.kwargs)
+            return None  # type: ignore[return-value]  # only `raise Rollback` comes here
+
+        wrapper.__signature__ = call.visible  # type: ignore[attr-defined]
+        return wrapper
+
+    def _again(self) -> AsyncTransactionBlock[T]:
+        return AsyncTransactionBlock(
+            self._source, self._name, self._options, rollback=self._rollback, independent=self._independent
+        )
+
+
+async def _open(source: AsyncSource | AsyncTarget) -> AsyncTarget:
+    if isinstance(source, AsyncEngine):
+        return await source.connect()
+    return cast(AsyncTarget, source()) if isinstance(source, async_sessionmaker) else source
+
+
+class AsyncAtomicBlock(Generic[T]):
+    """What `atomic` returns for an async target."""
+
+    def __init__(self, target: T, name: str | None, *, savepoint: bool, rollback: bool) -> None:
+        self._target = target
+        self._name = name
+        self._savepoint = savepoint
+        self._rollback = rollback
+        self._block: AsyncTransactionBlock[T] | PendingSavepoint | AsyncJoinedBlock | None = None
+
+    async def __aenter__(self) -> T:
+        if self._block is not None:
+            raise errors.OutOfOrder("this atomic block was entered before", hint="call `atomic` again")
+        self._block = self._choose()
+        await self._block.__aenter__()
+        return self._target
+
+    def _choose(self) -> AsyncTransactionBlock[T] | PendingSavepoint | AsyncJoinedBlock:
+        if not opened_on_purpose(sync_of(self._target)):
+            return AsyncTransactionBlock(
+                self._target, self._name, Options(), rollback=self._rollback, independent=False
+            )
+        if self._savepoint:
+            return PendingSavepoint(self._target, self._name, self._rollback, ())
+        return AsyncJoinedBlock(self._target, rollback=self._rollback)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        assert self._block is not None
+        return await self._block.__aexit__(kind, error, trace)
+
+
+class AsyncJoinedBlock:
+    """A block without a level of its own: a failure inside dooms the level it joined."""
+
+    def __init__(self, target: AsyncTarget, *, rollback: bool) -> None:
+        if rollback:
+            raise errors.WrongArgument(
+                "rollback=True cannot undo a joined block alone", hint="leave savepoint=False out, or rollback=True"
+            )
+        self._target = target
+
+    async def __aenter__(self) -> None:
+        self._stack = stack_for(sync_of(self._target), FACE)
+        self._stack.runner = self._target
+        self._level = ends.joined_level(self._stack)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        ends.leave_joined(self._stack, self._level, error)
+        return isinstance(error, errors.Rollback) and error.to is None
+
+
+class AsyncSession(_AsyncSession):
+    """SQLAlchemy's AsyncSession with the verbs of this library as methods."""
+
+    sync_session_class = _SyncSession
+
+    def savepoint(
+        self, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()
+    ) -> PendingSavepoint:
+        """Make a savepoint: see `savepoints.savepoint`."""
+        return PendingSavepoint(self, name, rollback, suppress)
+
+    async def rollback_to(self, name: str) -> None:
+        """Roll back to the nearest open savepoint of that name: see `savepoints.rollback_to`."""
+        await rollback_to(self, name)
+
+    async def release(self, name: str) -> None:
+        """Release the nearest open savepoint of that name: see `savepoints.release`."""
+        await release(self, name)
+
+
+S = TypeVar("S", bound=_AsyncSession)
+
+
+class async_scoped_session(_async_scoped_session[S]):
+    """SQLAlchemy's async_scoped_session with the verbs of this library, on whatever class it makes."""
+
+    def savepoint(
+        self, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()
+    ) -> PendingSavepoint:
+        """Make a savepoint: see `savepoints.savepoint`."""
+        return PendingSavepoint(self(), name, rollback, suppress)
+
+    async def rollback_to(self, name: str) -> None:
+        """Roll back to the nearest open savepoint of that name: see `savepoints.rollback_to`."""
+        await rollback_to(self(), name)
+
+    async def release(self, name: str) -> None:
+        """Release the nearest open savepoint of that name: see `savepoints.release`."""
+        await release(self(), name)
+
+
+async def rollback_to(target: AsyncTarget, name: str) -> None:
+    """Roll back to the nearest open savepoint of that name."""
+    await _run(target, lambda: moves.roll_back(moves.named(sync_of(target), name)))
+
+
+async def release(target: AsyncTarget, name: str) -> None:
+    """Release the nearest open savepoint of that name."""
+    await _run(target, lambda: moves.release(moves.named(sync_of(target), name)))

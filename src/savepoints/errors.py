@@ -1,0 +1,161 @@
+"""Every error of the library: one root, few leaves.
+
+Each leaf has a ``code`` (stable, for programs), a ``hint`` (the way out) and a page in the documentation.
+A database's own error is never wrapped by these where it can pass as it is; where one of these is raised because
+of it, it is the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class SavepointsError(Exception):
+    """Root of the errors that this library raises.
+
+    Args:
+        message: What happened, and where.
+        hint: What to do instead; the class's own hint where none is given.
+    """
+
+    code: ClassVar[str] = "error"
+    hint: str = "see the documentation"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        if hint is not None:
+            self.hint = hint
+        self.message = message
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint[:1].upper()}{self.hint[1:]}."
+
+    @property
+    def page(self) -> str:
+        """Where the documentation explains this error, relative to its root."""
+        return f"errors/#{self.code}"
+
+
+# Misuse: the call was wrong; the transaction goes on as it was.
+
+
+class WrongArgument(SavepointsError, TypeError):
+    """An argument is of a kind that this function does not take."""
+
+    code = "wrong-argument"
+    hint = "give a Session or Connection (or what the function's documentation names)"
+
+
+class BadName(SavepointsError, ValueError):
+    """A savepoint's name is empty, too long or holds control characters."""
+
+    code = "bad-name"
+    hint = "any other text of 1 to 200 characters will do"
+
+
+class NoTransaction(SavepointsError):
+    """The call needs an open transaction, and there is none."""
+
+    code = "no-transaction"
+    hint = "open one with `with transaction(...)`, or use `atomic` where both may happen"
+
+
+class AlreadyInTransaction(SavepointsError):
+    """`transaction` is strictly the outermost unit, and one is open already."""
+
+    code = "already-in-transaction"
+    hint = "use `savepoint` for a part of it, or `atomic` in code that is called both ways"
+
+
+class UnknownSavepoint(SavepointsError):
+    """No open savepoint bears this name."""
+
+    code = "unknown-savepoint"
+    hint = "use one of the open names, or keep the handle that `savepoint` returned"
+
+
+class SavepointEnded(SavepointsError):
+    """The savepoint of this handle has ended: the message tells how, by whom and where."""
+
+    code = "savepoint-ended"
+    hint = "make a new one with `savepoint`"
+
+
+class OutOfOrder(SavepointsError):
+    """Levels end innermost first, and a block's inside cannot end what was opened outside it."""
+
+    code = "out-of-order"
+    hint = "leave the inner block first, or `raise Rollback(level)` to undo up to an outer block"
+
+
+class WrongTask(SavepointsError):
+    """Two tasks or threads use one session or connection at once, or a fork uses its parent's."""
+
+    code = "wrong-task"
+    hint = "give each task or thread a session or connection of its own"
+
+
+class NotSupported(SavepointsError):
+    """This database, driver or connection cannot do what was asked."""
+
+    code = "not-supported"
+    hint = "see the compatibility page"
+
+
+# State: what happened to the transaction.
+
+
+class TransactionFailed(SavepointsError):
+    """A statement failed and the database (or the session) refuses everything until that part is rolled back."""
+
+    code = "transaction-failed"
+    hint = "roll back to a savepoint made before the failure, or leave the block"
+
+
+class TransactionDoomed(SavepointsError):
+    """The level can only be rolled back: something inside it failed and the failure was swallowed."""
+
+    code = "transaction-doomed"
+    hint = "let the error pass out of the joined block, or give that part a savepoint of its own"
+
+
+class TransactionLost(SavepointsError):
+    """The whole transaction has ended without us (deadlock, full disk, lost connection): nothing of it was kept."""
+
+    code = "transaction-lost"
+    hint = "leave the outermost block and run the whole transaction again"
+
+
+class CommitOutcomeUnknown(SavepointsError):
+    """COMMIT was sent and its answer never came: the work is stored or it is not, and only the database knows."""
+
+    code = "commit-outcome-unknown"
+    hint = "look in the database before you do the work again"
+
+
+# Warnings.
+
+
+class UncommittedWork(UserWarning):
+    """A session or connection was closed although work in a released savepoint was never committed."""
+
+
+class SavepointNeverAwaited(RuntimeWarning):
+    """`savepoint(...)` on an async target was neither awaited nor used as ``async with``: nothing was made."""
+
+
+# The one signal.
+
+
+class Rollback(Exception):
+    """Raise it to leave a block with its work undone and nothing raised outside.
+
+    Args:
+        to: The level to unwind to, or the name of the nearest enclosing block of that name; without it the nearest
+            block. Blocks in between are undone too. Where no block of ours encloses the ``raise``, it reaches the
+            caller like any error.
+    """
+
+    def __init__(self, to: Any = None) -> None:  # a level: this floor does not know the class
+        self.to = to
+        super().__init__("the nearest block" if to is None else to)

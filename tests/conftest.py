@@ -1,0 +1,118 @@
+"""Fixtures for all tests. A database that cannot be had is skipped loudly; in CI that is a failure."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from sqlalchemy import Engine, NullPool, create_engine
+
+from tests.harness.sites import Site, Style, places
+from tests.harness.world import World
+from tests.proxy import Proxy
+from tests.servers import Postgres, ServerMissing
+
+hypothesis.settings.register_profile("savepoints", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("savepoints")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """SQLAlchemy's async side is for asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    try:
+        server = Postgres()
+    except ServerMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[Proxy]:
+    """A proxy before the server; a test that asks for it has its world connect through it."""
+    proxy = Proxy(postgres.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="session")
+def aside_engine() -> Iterator[Callable[[str], Engine]]:
+    """Plain engines for the second connection: kept for a server, since connecting costs more than a test."""
+    engines: dict[str, Engine] = {}
+
+    def engine(url: str) -> Engine:
+        return engines.setdefault(url, create_engine(url, pool_pre_ping=True))
+
+    yield engine
+    for one in engines.values():
+        one.dispose()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `world` runs at every site and style that its marks allow."""
+    if "world" in metafunc.fixturenames:
+        marks = metafunc.definition
+        needs = {name for mark in marks.iter_markers("needs") for name in mark.args}
+        lacks = {name for mark in marks.iter_markers("lacks") for name in mark.args}
+        chosen = places(needs, lacks)
+        metafunc.parametrize(
+            "world", chosen, indirect=True, ids=[f"{site.name}-{style}" for site, style in chosen]
+        )
+
+
+@pytest.fixture
+async def world(
+    request: pytest.FixtureRequest, tmp_path: Path, aside_engine: Callable[[str], Engine]
+) -> AsyncIterator[World]:
+    site: Site
+    style: Style
+    site, style = request.param
+    if site.server is None:
+        url = f"{site.driver}:///{tmp_path}/test.db"
+        aside = create_engine(f"{site.plain_driver}:///{tmp_path}/test.db", poolclass=NullPool)
+    else:
+        server = request.getfixturevalue(site.server)
+        proxied = "proxy" in request.fixturenames
+        url = server.url(site.driver, request.getfixturevalue("proxy").port if proxied else None)
+        aside = aside_engine(server.url(site.plain_driver))
+    world = World(site, style, url, aside)
+    world.prepare()
+    yield world
+    try:
+        if request.node.stash.get(PASSED, False):  # after a failure it would only add noise
+            world.check_pool()
+    finally:
+        await world.close()
+
+
+PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests could not run for want of a database, and the line that installs it."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and "database missing:" in report.longrepr[2]
+    )
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} TESTS NOT RUN, {reason}", red=True, bold=True)

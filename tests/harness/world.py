@@ -1,0 +1,147 @@
+"""`world`: what a test body has in hand. One object for every site, face and style."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, select, text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
+
+from tests.harness.face import FACES, bare
+from tests.harness.models import Child, Item, Parent, item, tables
+from tests.harness.sites import Site, Style
+from tests.harness.transcript import Transcript
+
+# Engine, sessionmaker, session, connection or handle: its class depends on face and style.
+Source = Any
+Target = Any
+Row = tuple[int, str | None]
+
+
+class World:
+    """An engine on a fresh database, its transcript, and the library's verbs in the face of the site."""
+
+    Item, Parent, Child = Item, Parent, Child
+
+    def __init__(self, site: Site, style: Style, url: str, aside: Engine) -> None:
+        self.site = site
+        self.style = style
+        self.url = url
+        self.aside = aside  # plain and sync, apart from the engine: the second connection
+        self._face = FACES[site.face]
+        self._connections: list[Any] = []  # the driver's own, all that were ever made
+        self.engine: Any = self.new_engine()
+        self.sync_engine: Engine = getattr(self.engine, "sync_engine", self.engine)
+        event.listen(self.sync_engine, "connect", self._on_connect)
+        self.transcript = Transcript(self.sync_engine)
+        self.source: Source = self.engine if style == "core" else self.maker()
+
+    # Making and opening
+
+    def new_engine(self, **options: Any) -> Any:
+        """One more engine on the same database; the caller disposes of it."""
+        create = create_engine if self.site.face == "sync" else create_async_engine
+        return create(self.url, connect_args=dict(self.site.connect_args), **options)
+
+    def maker(self, **options: Any) -> Source:
+        """A sessionmaker of the site's face on the engine, whatever the style."""
+        make: Any = sessionmaker if self.site.face == "sync" else async_sessionmaker
+        return make(self.engine, **options)
+
+    def open(self, source: Source = None) -> Any:
+        """`async with world.open() as t:` a session or connection with nothing begun."""
+        opener: Any = self.source if source is None else source
+        return self._face.call(getattr(opener, "connect", opener))
+
+    async def opened(self, source: Source = None) -> Target:
+        """The same without a block: the caller awaits `t.close()`."""
+        target = self.open(source)
+        return await target if inspect.isawaitable(target) else target
+
+    # The library's verbs. Those that touch the database are awaited or entered.
+
+    def transaction(self, source_or_target: Source | Target, **options: Any) -> Any:
+        return self._face.call(self._verb("transaction"), source_or_target, **options)
+
+    def savepoint(self, target: Target, name: Any = None, **options: Any) -> Any:
+        return self._face.call(self._verb("savepoint"), target, name, **options)
+
+    def atomic(self, target: Target, name: Any = None, **options: Any) -> Any:
+        return self._face.call(self._verb("atomic"), target, name, **options)
+
+    def rollback_to(self, target: Target, name: Any) -> Any:
+        return self._face.call(self._verb("rollback_to"), target, name)
+
+    def release(self, target: Target, name: Any) -> Any:
+        return self._face.call(self._verb("release"), target, name)
+
+    def require_transaction(self, target: Target) -> Any:
+        return self._face.plain(self._verb("require_transaction"), target)
+
+    def current_transaction(self, target: Target) -> Any:
+        return self._face.plain(self._verb("current_transaction"), target)
+
+    def Rollback(self, *level: Any) -> BaseException:
+        error: BaseException = self._verb("Rollback")(*map(bare, level))
+        return error
+
+    @staticmethod
+    def _verb(name: str) -> Any:
+        import savepoints  # not at the top: the harness is tested without it
+
+        return getattr(savepoints, name)
+
+    # Working with rows
+
+    async def insert(self, target: Target, id: int, name: str | None = None) -> None:
+        """One item, sent at once: a statement in the Core style, add and flush in the ORM style."""
+        if self.style == "core":
+            await target.execute(item.insert().values(id=id, name=name))
+        else:
+            target.add(Item(id=id, name=name))
+            await target.flush()
+
+    async def seen(self, target: Target) -> list[Row]:
+        """The items as the target itself sees them now."""
+        return [tuple(row) for row in await target.execute(self._items)]
+
+    def rows(self) -> list[Row]:
+        """The items as a second connection sees them: what is durable."""
+        with self.aside.connect() as connection:
+            return [tuple(row) for row in connection.execute(self._items)]
+
+    _items = select(item.c.id, item.c.name).order_by(item.c.id)
+
+    async def run_sync(self, target: Target, function: Any, *args: Any) -> Any:
+        """Call a sync function with the sync session or connection behind the target."""
+        if self.site.face == "sync":
+            return function(bare(target), *args)
+        return await target.run_sync(function, *args)
+
+    # Before and after the test
+
+    def prepare(self) -> None:
+        with self.aside.begin() as connection:
+            for statement in self.site.reset:
+                connection.execute(text(statement))
+            tables.create_all(connection, checkfirst=False)
+
+    def check_pool(self) -> None:
+        """The pool is whole: nothing is checked out, and no driver connection is in a transaction."""
+        assert self.sync_engine.pool.checkedout() == 0, "a connection was not given back"  # type: ignore[attr-defined]
+        left = [connection for connection in self._connections if self.site.in_transaction(connection)]
+        assert not left, f"still in a transaction: {left}"
+        if self.site.lock_all is not None:
+            with self.aside.connect() as connection:
+                connection.exec_driver_sql(self.site.lock_all)
+
+    async def close(self) -> None:
+        disposed = self.engine.dispose()
+        if disposed is not None:
+            await disposed
+
+    def _on_connect(self, connection: Any, record: Any) -> None:
+        self._connections.append(record.driver_connection)
+        self.site.on_connect(connection)
