@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy.engine import Connection, Dialect, Engine
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
+from sqlalchemy.orm import InstanceState, SessionTransaction
 
 
 def parent_engine(engine: Engine) -> Engine:
@@ -27,3 +27,13 @@ def connections(transaction: SessionTransaction) -> Iterable[Connection]:
 def isolation_level_on_connect(dialect: Dialect) -> str | None:
     """What ``create_engine(isolation_level=...)`` was given: no public name tells it."""
     return dialect._on_connect_isolation_level
+
+
+def lazy_loaded_from(context: ExecutionContext) -> InstanceState[Any] | None:
+    """The object whose relationship a statement loads lazily.
+
+    Public as ``ORMExecuteState.lazy_loaded_from``, but a listener for ``do_orm_execute`` makes each statement of a
+    session about 20 microseconds slower.
+    """
+    options: Any = context.execution_options.get("_sa_orm_load_options")
+    return None if options is None else options._lazy_loaded_from

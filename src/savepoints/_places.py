@@ -8,21 +8,25 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from contextvars import ContextVar
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-_INSIDE = (
-    "savepoints",
-    "sqlalchemy",
-    "contextlib",
-    "asyncio",
-    "greenlet",
-    "anyio",
-    "concurrent",
-    "threading",
+_PACKAGES = ("savepoints", "sqlalchemy", "contextlib", "asyncio", "greenlet", "anyio", "concurrent", "threading")
+_INSIDE = tuple(f"{package}." for package in _PACKAGES)
+
+# both faces: the outermost one is what the user called
+_ENDERS = (
+    "AsyncSession",
+    "AsyncConnection",
+    "AsyncTransaction",
+    "AsyncSessionTransaction",
+    "Session",
+    "Connection",
+    "SessionTransaction",
+    "Transaction",
+    "TransactionalContext",
 )
-
-_ENDERS = ("Session", "Connection", "SessionTransaction", "Transaction", "TransactionalContext")
 
 
 class Place(NamedTuple):
@@ -40,30 +44,34 @@ NOWHERE = Place("<unknown>", 0)
 
 def _is_inside(frame: FrameType) -> bool:
     module: str = frame.f_globals.get("__name__", "")
-    return module.partition(".")[0] in _INSIDE
+    return module.startswith(_INSIDE) or module in _PACKAGES
+
+
+#: The user's line for work that runs in a task of its own, where no frame leads back to it.
+handed_on: ContextVar[Place | None] = ContextVar("savepoints_place", default=None)
+
+
+def _outside(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame, from this one outward, that is neither ours nor SQLAlchemy's."""
+    while frame is not None and _is_inside(frame):
+        frame = frame.f_back
+    return frame
+
+
+def _awaiting() -> FrameType | None:
+    """The frame that awaits SQLAlchemy's greenlet, in which we run: the frames above are out of sight from inside."""
+    greenlet = sys.modules.get("greenlet")
+    outer = None if greenlet is None else greenlet.getcurrent().parent
+    return None if outer is None else cast("FrameType | None", outer.gr_frame)
+
+
+def _place(frame: FrameType | None) -> Place:
+    return handed_on.get() or NOWHERE if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
 
 
 def caller() -> Place:
     """The innermost line that is neither ours nor SQLAlchemy's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if not _is_inside(frame):
-            return Place(frame.f_code.co_filename, frame.f_lineno)
-        frame = frame.f_back
-    return _awaiting() or NOWHERE
-
-
-def _awaiting() -> Place | None:
-    """The user's innermost line that awaits us: inside SQLAlchemy's greenlet the frames above are out of sight."""
-    task = current_task()
-    awaited: Any = None if task is None else task.get_coro()
-    found = None
-    while awaited is not None:
-        frame: FrameType | None = getattr(awaited, "cr_frame", None)
-        if frame is not None and not _is_inside(frame):
-            found = Place(frame.f_code.co_filename, frame.f_lineno)
-        awaited = getattr(awaited, "cr_await", None)
-    return found
+    return _place(_outside(sys._getframe(1)) or _outside(_awaiting()))
 
 
 class Ending(NamedTuple):
@@ -82,17 +90,17 @@ class Ending(NamedTuple):
 
 
 def ending() -> Ending:
-    """The outermost frame of SQLAlchemy below the user's line."""
+    """The call of SQLAlchemy that the user's line made."""
     verb = "rollback"
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_inside(frame):
-        name = frame.f_code.co_qualname
-        if name.partition(".")[0] in _ENDERS:
-            verb = name
-        frame = frame.f_back
-    if frame is None:
-        return Ending(verb, _awaiting() or NOWHERE)
-    return Ending(verb, Place(frame.f_code.co_filename, frame.f_lineno))
+    for start in (sys._getframe(1), _awaiting()):
+        frame: FrameType | None = start
+        while frame is not None:
+            if not _is_inside(frame):
+                return Ending(verb, _place(frame))
+            name = frame.f_code.co_qualname
+            verb = name if name.partition(".")[0] in _ENDERS else verb
+            frame = frame.f_back
+    return Ending(verb, _place(None))
 
 
 def current_task() -> asyncio.Task[Any] | None:
@@ -103,17 +111,16 @@ def current_task() -> asyncio.Task[Any] | None:
         return None
 
 
-class Worker(NamedTuple):
-    """A task or thread, as it is told apart and named in messages."""
-
-    key: int
-    label: str
+Worker = asyncio.Task[Any] | threading.Thread
 
 
 def worker() -> Worker:
     """The task or thread at work."""
-    task = current_task()
-    if task is not None:
-        return Worker(id(task), f"task {task.get_name()!r}")
-    thread = threading.current_thread()
-    return Worker(threading.get_ident(), f"thread {thread.name!r}")
+    return current_task() or threading.current_thread()
+
+
+def label(found: Worker | None) -> str:
+    """How a task or thread is named in messages."""
+    if isinstance(found, asyncio.Task):
+        return f"task {found.get_name()!r}"
+    return "nobody" if found is None else f"thread {found.name!r}"

@@ -20,7 +20,6 @@ from savepoints._core.options import Options
 from savepoints._core.stack import Face, Stack
 from savepoints._decorate import Call
 from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
-from savepoints._places import worker
 
 T = TypeVar("T", bound=Target)
 P = ParamSpec("P")
@@ -87,7 +86,6 @@ class Savepoint(SavepointLevel):
 
     def __enter__(self) -> Savepoint:
         ends.enter(self)
-        self.opened_by = worker().label
         tasks.enter(self)
         return self
 
@@ -124,6 +122,12 @@ def current(target: Target) -> Transaction | None:
     return cast(Transaction, transaction) if transaction.is_open else None
 
 
+def entered_before(verb: str, level: Level) -> errors.OutOfOrder:
+    """A block's object serves once."""
+    outcome = "it is still open" if level.is_open else f"it has ended: {level.outcome}"
+    return errors.OutOfOrder(f"this `{verb}` block was entered before, and {outcome}", hint=f"call `{verb}` again")
+
+
 class TransactionBlock(Generic[T]):
     """What `transaction` returns: a block, or a decorator."""
 
@@ -140,7 +144,7 @@ class TransactionBlock(Generic[T]):
 
     def __enter__(self) -> T:
         if self._stack is not None:
-            raise errors.OutOfOrder("this transaction block was entered before", hint="call `transaction` again")
+            raise entered_before("transaction", self._stack.transaction)
         if not self._independent:
             tasks.refuse_second(tasks.dialect_of(self._source))
         self._target = target = cast(T, _open(self._source))

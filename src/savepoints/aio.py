@@ -30,8 +30,9 @@ from savepoints._core.options import Options
 from savepoints._core.stack import Face, Stack
 from savepoints._decorate import Call
 from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
-from savepoints._places import caller, worker
+from savepoints._places import caller, handed_on
 from savepoints._sync import Session as _SyncSession
+from savepoints._sync import entered_before
 
 AsyncTarget = _AsyncSession | AsyncConnection
 AsyncSource = AsyncEngine | async_sessionmaker[Any]
@@ -60,7 +61,9 @@ async def _run(target: AsyncTarget, work: Callable[[], R]) -> R:
 
 async def finish(work: Coroutine[Any, Any, R]) -> R:
     """Run to the end what must not be left half-way, then let a cancellation go on."""
+    token = handed_on.set(caller())
     task = asyncio.ensure_future(work)
+    handed_on.reset(token)
     cancelled: asyncio.CancelledError | None = None
     deadline: float | None = None
     loop = asyncio.get_running_loop()
@@ -140,7 +143,6 @@ class AsyncSavepoint(SavepointLevel):
 
     async def __aenter__(self) -> AsyncSavepoint:
         ends.enter(self)
-        self.opened_by = worker().label
         tasks.enter(self)
         return self
 
@@ -239,7 +241,7 @@ class AsyncTransactionBlock(Generic[T]):
 
     async def __aenter__(self) -> T:
         if self._stack is not None:
-            raise errors.OutOfOrder("this transaction block was entered before", hint="call `transaction` again")
+            raise entered_before("transaction", self._stack.transaction)
         if not self._independent:
             tasks.refuse_second(tasks.dialect_of(self._source))
         self._target = target = cast(T, await _open(self._source))

@@ -14,7 +14,9 @@ from savepoints._core.roots import ConnectionRoot, SessionRoot, join, refuse_aut
 from savepoints._core.sessions import watch_session
 from savepoints._core.stack import KEY, Face, Stack, detach, stack_of
 from savepoints._databases import capabilities
+from savepoints._model.levels import End
 from savepoints._model.states import Move
+from savepoints._places import caller, worker
 
 Target = Session | Connection
 
@@ -110,6 +112,12 @@ def begin(target: Target, face: Face, name: str | None, options: Options) -> Sta
     except BaseException:
         abandon(stack)
         raise
+    return _as_block(stack)
+
+
+def _as_block(stack: Stack) -> Stack:
+    stack.transaction.block = True
+    stack.transaction.opened_by = worker()
     return stack
 
 
@@ -150,7 +158,7 @@ def _begin_session(session: Session, face: Face, name: str | None, options: Opti
     except BaseException:
         abandon(stack, rollback=adopted is None)
         raise
-    return stack
+    return _as_block(stack)
 
 
 def _set_options(stack: Stack, connection: Connection, wanted: dict[str, Any]) -> None:
@@ -168,7 +176,7 @@ def abandon(stack: Stack, *, rollback: bool = True) -> None:
     stack.transaction.managed = False
     if rollback:
         stack.root.rollback()
-    stack.transaction.move(Move.ROLLBACK, "could not be begun")
+    stack.transaction.move(Move.ROLLBACK, End("could not be begun", caller()))
     put_back(stack)
     detach(stack)
 

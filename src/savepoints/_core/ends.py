@@ -9,10 +9,11 @@ from savepoints._core import refusals
 from savepoints._core.attach import put_back
 from savepoints._core.marks import SessionMark
 from savepoints._core.moves import commit, end_undone, merge, refuse_swallowed, roll_back_all, undo_above
+from savepoints._core.roots import begin_driver
 from savepoints._core.stack import Stack, detach
-from savepoints._model.levels import Cause, Level, SavepointLevel
+from savepoints._model.levels import Cause, End, Level, SavepointLevel
 from savepoints._model.states import Move, State
-from savepoints._places import caller
+from savepoints._places import caller, worker
 
 Suppress = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -37,6 +38,7 @@ def enter(level: SavepointLevel) -> None:
                 hint="enter the block before making other savepoints",
             )
         level.block = True
+        level.opened_by = worker()
 
 
 def leave_savepoint(level: SavepointLevel, error: BaseException | None, *, rollback: bool) -> None:
@@ -96,7 +98,7 @@ def _end_well(stack: Stack, level: SavepointLevel, *, rollback: bool) -> None:
 
 
 def _refuse_open_blocks(stack: Stack, level: Level) -> None:
-    if not level.is_open:
+    if not level.is_open or stack.top is level:
         return
     start = stack.index(level) + 1 if isinstance(level, SavepointLevel) else 0
     for inner in stack.levels[start:]:
@@ -110,8 +112,9 @@ def _undo(stack: Stack, level: SavepointLevel, error: BaseException | None) -> N
         return
     how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     try:
-        undo_above(stack, level, f"undone by the end of {refusals.called(level)} at {caller()}")
-        end_undone(stack, level, how)
+        if stack.top is not level:
+            undo_above(stack, level, End(f"undone by the end of {refusals.called(level)}", caller()))
+        end_undone(stack, level, End(how, caller()), error)
     except BaseException as second:
         if error is None or not isinstance(second, Exception):
             raise
@@ -182,7 +185,7 @@ def _clear(stack: Stack, error: BaseException | None) -> None:
     else:
         how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     try:
-        roll_back_all(stack, how)
+        roll_back_all(stack, End(how, caller()))
     except BaseException as second:
         if error is None or not isinstance(second, Exception):
             raise
@@ -200,6 +203,8 @@ def joined_level(stack: Stack) -> Level:
         if stack.transaction.state is State.LOST or not stack.transaction.is_open:
             stack.admit(stack.top, Move.SAVEPOINT, "join it")
         stack.joined.append(stack.top)
+        for connection in stack.root.connections:
+            begin_driver(stack, connection)
         return stack.top
 
 

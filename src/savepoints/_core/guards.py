@@ -5,17 +5,18 @@ Set once per engine; they find the stack by the connection and do nothing where 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
 from savepoints._core import refusals
 from savepoints._core.stack import Control, Stack, detach, stack_of
 from savepoints._databases import Aftermath
-from savepoints._model.levels import Cause
+from savepoints._model.levels import Cause, End
 from savepoints._model.states import Move, State
 from savepoints._places import caller, ending
 
@@ -39,6 +40,7 @@ def watch_engine(engine: Engine) -> None:
         ("savepoint", _on_savepoint),
         ("rollback_savepoint", _on_rollback_savepoint),
         ("release_savepoint", _on_release_savepoint),
+        ("set_connection_execution_options", _on_options),
     ):
         event.listen(engine, name, listener)
 
@@ -47,23 +49,47 @@ def watch_engine(engine: Engine) -> None:
 
 
 def _before_cursor_execute(
-    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: ExecutionContext, executemany: bool
 ) -> None:
     stack = stack_of(connection)
     if stack is None:
         return
-    verb = _control_verb(stack, connection, statement)
-    if stack.transaction.state is State.OPEN and stack.top.state is not State.UNDONE:
-        return
-    if stack.transaction.state is State.LOST:
+    verb = None if stack.control is None else _control_verb(stack, connection, statement)
+    if stack.transaction.state is not State.OPEN or stack.top.state is State.UNDONE:
+        _guard(stack, cursor, verb)
+    elif stack.sessions and stack.levels:
+        _note_touched(stack, context)
+
+
+def _guard(stack: Stack, cursor: Any, verb: str | None) -> None:
+    """Refuse a statement that the transaction cannot take, or let a rollback to a savepoint through."""
+    state = stack.transaction.state
+    if state is State.LOST:
         if verb != "rollback":
             raise refusals.refused(stack.transaction, "send SQL")
         _skipping.add(id(cursor))  # see Note [Unwinding a lost transaction]
-    elif not stack.moving:
-        if verb == "rollback":
-            stack.heal()
-        elif State.FAILED in (stack.transaction.state, stack.top.state) or stack.top.state is State.UNDONE:
-            raise refusals.refused(stack.top, "send SQL")
+    elif stack.moving:
+        return
+    elif verb == "rollback":
+        stack.heal()
+    elif State.FAILED in (state, stack.top.state) or stack.top.state is State.UNDONE:
+        raise refusals.refused(stack.top, "send SQL")
+
+
+def _note_touched(stack: Stack, context: ExecutionContext) -> None:
+    """What a statement does to a session's objects without an event of theirs."""
+    lazy = _compat.lazy_loaded_from(context)
+    bulk = not stack.flushing and (context.isupdate or context.isdelete)
+    if not bulk and lazy is None:
+        return
+    for session in stack.sessions:
+        touched = stack.touched(session)
+        if touched is None:
+            continue
+        if bulk:
+            touched.heavy = True
+        if lazy is not None and lazy.session is session:
+            touched.read.add(lazy)
 
 
 def _control_verb(stack: Stack, connection: Connection, statement: str) -> str | None:
@@ -135,7 +161,9 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
         if cause.error is not None:
             cause.error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
         connection.invalidate(second)
-    stack.transaction.move(Move.FAIL, f"rolled back: COMMIT was refused with {type(cause.error).__name__}")
+    stack.transaction.move(
+        Move.FAIL, End(f"rolled back: COMMIT was refused with {type(cause.error).__name__}", cause.where)
+    )
     stack.transaction.cause = cause
 
 
@@ -162,7 +190,7 @@ def _on_commit(connection: Connection) -> None:
         stack.transaction.move(Move.COMMIT)
     if not stack.moving and stack.root.session is None:
         root = connection.get_transaction()
-        how = f"committed by {ending()}"
+        how = End(f"committed by {ending()}")
 
         def settle() -> None:
             # SQLAlchemy has no event after a connection's COMMIT: it was answered once its transaction is inactive
@@ -175,12 +203,12 @@ def _on_commit(connection: Connection) -> None:
 def _refuse_plain_commit(stack: Stack) -> None:
     """Refuse ``connection.commit()`` in a block, and where the transaction cannot be committed.
 
-    An error in this event leaves SQLAlchemy only a rollback, so inside a block the transaction is doomed by it.
+    An error in this event leaves SQLAlchemy only a rollback: it takes no statement any more, so all is lost.
     """
     try:
         stack.refuse_commit("connection.commit()")
-    except errors.OutOfOrder as error:
-        stack.doom(stack.transaction, "connection.commit() inside a block was refused", error)
+    except errors.SavepointsError as error:
+        stack.lose(error, "connection.commit() was refused", by_server=False)
         raise
 
 
@@ -202,7 +230,16 @@ def _on_rollback(connection: Connection) -> None:
     end = ending()
     if end.closes:
         stack.warn_uncommitted(end, raising=False)
-    stack.rolled_back(f"rolled back by {end}")
+    stack.rolled_back(End(f"rolled back by {end}"))
+
+
+def _on_options(connection: Connection, options: Mapping[str, Any]) -> None:
+    stack = stack_of(connection) if "isolation_level" in options else None
+    if stack is not None and not stack.moving and stack.block is not None:
+        raise errors.OutOfOrder(
+            f"the isolation level was changed inside the block of {refusals.called(stack.block)}",
+            hint="give it to `transaction(..., isolation_level=...)`",
+        )
 
 
 # -- plain savepoints
@@ -223,7 +260,7 @@ def _on_rollback_savepoint(connection: Connection, name: str, context: None) -> 
     if stack is None or connection.invalidated:
         return
     if not stack.moving:
-        stack.plain_end(connection, Move.OUTER_ROLLBACK, f"undone by {ending()}")
+        stack.plain_end(connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
     _control(stack, connection, "rollback")
 
 
@@ -234,7 +271,7 @@ def _on_release_savepoint(connection: Connection, name: str, context: None) -> N
     if not stack.moving:
         stack.sync()
         stack.admit(stack.top, Move.RELEASE, "release a savepoint")
-        stack.plain_end(connection, Move.OUTER_RELEASE, f"released by {ending()}")
+        stack.plain_end(connection, Move.OUTER_RELEASE, End(f"released by {ending()}"))
     _control(stack, connection, "release")
 
 

@@ -148,7 +148,8 @@ class SessionMark:
 
         A connection fetched earlier would work outside of the savepoint until then.
         """
-        connections = session_connections(self.session)
+        root = self.stack.root
+        connections = root.connections if root.session is self.session else session_connections(self.session)
         self.nested = self.session.begin_nested()
         try:
             for connection in connections:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from savepoints._core import refusals
@@ -15,7 +16,7 @@ from savepoints._core.attach import Target, find, stack_for
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
 from savepoints._core.roots import begin_driver, join
 from savepoints._core.stack import Face, Stack, detach
-from savepoints._model.levels import Level, SavepointLevel, checked_name
+from savepoints._model.levels import End, Level, SavepointLevel, checked_name, printable
 from savepoints._model.states import Move, State
 from savepoints._places import caller
 
@@ -49,8 +50,9 @@ def open_savepoint(target: Target, face: Face, name: str | None) -> SavepointLev
 def _mark(stack: Stack, target: Target) -> Mark:
     if isinstance(target, Session):
         _flush_before(target)
-        for connection in session_connections(target):
-            join(stack, connection)
+        if not stack.root.connections:
+            for connection in session_connections(target):
+                join(stack, connection)
     for connection in stack.root.connections:
         begin_driver(stack, connection)
     return SessionMark(stack, target) if isinstance(target, Session) else ConnectionMark(stack, target)
@@ -92,7 +94,7 @@ def roll_back(level: SavepointLevel) -> None:
         stack.sync()
         stack.admit(level, Move.ROLLBACK_TO, "roll back to it")
         _refuse_outside(stack, level, "roll back to")
-        undo_above(stack, level, f"undone by the rollback of {refusals.called(level)} at {caller()}")
+        undo_above(stack, level, End(f"undone by the rollback of {refusals.called(level)}", caller()))
         _or_lost(stack, lambda: level.mark.rollback(keep=True))
         level.move(Move.ROLLBACK_TO)
         stack.transaction.move(Move.ROLLBACK_TO)
@@ -111,6 +113,8 @@ def release(level: SavepointLevel) -> None:
         stack.admit(level, Move.RELEASE, "release it")
         refuse_swallowed(stack, level, "release it")
         _refuse_outside(stack, level, "release")
+        if isinstance(level.mark, SessionMark):
+            level.mark.session.flush()
         merge(stack, level)
 
 
@@ -124,7 +128,7 @@ def _refuse_outside(stack: Stack, level: SavepointLevel, verb: str) -> None:
         raise refusals.outside(level, joined, verb)
 
 
-def undo_above(stack: Stack, level: Level, how: str) -> None:
+def undo_above(stack: Stack, level: Level, how: End) -> None:
     """End the levels inside one that is being rolled back, innermost first."""
     while stack.top is not level:
         inner = stack.levels[-1]
@@ -132,12 +136,12 @@ def undo_above(stack: Stack, level: Level, how: str) -> None:
         stack.end(inner, Move.OUTER_ROLLBACK, how)
 
 
-def _end_bookmarks(stack: Stack, level: Level, how: str) -> None:
+def _end_bookmarks(stack: Stack, level: Level, how: End) -> None:
     """What was opened inside ends with a level that is kept, innermost first; what the code doomed ends undone."""
     while stack.top is not level:
         inner = stack.levels[-1]
         if inner.state is State.DOOMED:
-            end_undone(stack, inner, "rolled back: it was doomed")
+            end_undone(stack, inner, End("rolled back: it was doomed", caller()))
         else:
             inner.mark.vanish(kept=True)
             stack.end(inner, Move.OUTER_RELEASE, how)
@@ -145,6 +149,8 @@ def _end_bookmarks(stack: Stack, level: Level, how: str) -> None:
 
 def refuse_swallowed(stack: Stack, level: Level, verb: str) -> None:
     """A failure inside that somebody swallowed: the work is not whole, and must not be kept in silence."""
+    if stack.top is level and level.state is State.OPEN:
+        return
     start = stack.index(level) if isinstance(level, SavepointLevel) else 0
     for inner in (level, *stack.levels[start:]):
         failed = inner.state in (State.FAILED, State.UNDONE)
@@ -152,27 +158,32 @@ def refuse_swallowed(stack: Stack, level: Level, verb: str) -> None:
             raise refusals.refused(inner, verb)
 
 
-def end_undone(stack: Stack, level: SavepointLevel, how: str) -> None:
-    """Undo the innermost level and end it: ROLLBACK TO, then RELEASE, so that none is left on the server."""
-    _or_lost(stack, lambda: level.mark.rollback(keep=False))
+def end_undone(stack: Stack, level: SavepointLevel, how: End, first: BaseException | None = None) -> None:
+    """Undo the innermost level and end it: ROLLBACK TO, then RELEASE, so that none is left on the server.
+
+    Args:
+        stack: The stack.
+        level: Its innermost level.
+        how: What is told of its end.
+        first: The error that led here: should the rollback be refused, a database's error is the cause of the loss.
+    """
+    _or_lost(stack, lambda: level.mark.rollback(keep=False), first)
     stack.end(level, Move.ROLLBACK, how)
     stack.transaction.move(Move.ROLLBACK_TO)
 
 
-def _or_lost(stack: Stack, statement: Callable[[], None]) -> None:
+def _or_lost(stack: Stack, statement: Callable[[], None], first: BaseException | None = None) -> None:
     """A refused ROLLBACK TO means that the server has dropped the savepoint, and so the transaction."""
     try:
         statement()
     except BaseException as error:
-        stack.lose(error, "a rollback to a savepoint was refused")
+        stack.lose(first if isinstance(first, DBAPIError) else error, "a rollback to a savepoint was refused")
         raise
 
 
 def merge(stack: Stack, level: SavepointLevel) -> None:
-    """Release a level, and with it what was opened inside; what is pending is flushed inside first."""
-    if isinstance(level.mark, SessionMark):
-        level.mark.session.flush()
-    how = f"merged into {refusals.called(level.parent or stack.transaction)}"
+    """Release a level, and with it what was opened inside; what is pending has been flushed inside before."""
+    how = End(f"merged into {printable((level.parent or stack.transaction).name)!r}", caller())
     _end_bookmarks(stack, level, how)
     level.mark.release()
     stack.end(level, Move.RELEASE, how)
@@ -188,7 +199,7 @@ def commit(stack: Stack) -> None:
         CommitOutcomeUnknown: COMMIT was sent and its answer never came.
     """
     transaction = stack.transaction
-    _end_bookmarks(stack, transaction, "committed with the transaction")
+    _end_bookmarks(stack, transaction, End("committed with the transaction", caller()))
     try:
         stack.root.commit()
     except BaseException as error:
@@ -198,10 +209,10 @@ def commit(stack: Stack) -> None:
                 raise unknown from error
             error.add_note(str(unknown))
         raise
-    stack.committed("committed")
+    stack.committed(End("committed", caller()))
 
 
-def roll_back_all(stack: Stack, how: str) -> None:
+def roll_back_all(stack: Stack, how: End) -> None:
     """Roll the whole transaction back, levels innermost first, and leave nothing of it on its connections."""
     try:
         while stack.levels:

@@ -94,7 +94,7 @@ def join(stack: Stack, connection: Connection) -> None:
         stack.root.connections.append(connection)
     if not stack.root.connections[1:]:
         stack.capabilities = capabilities(connection.dialect)
-    if stack.transaction.managed or stack.levels:
+    if stack.transaction.managed or stack.levels or stack.joined:
         begin_driver(stack, connection)
 
 

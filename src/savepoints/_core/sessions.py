@@ -11,15 +11,14 @@ from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
 from savepoints._core import refusals
-from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.roots import join
 from savepoints._core.stack import KEY, Stack, detach
-from savepoints._model.levels import Cause
+from savepoints._model.levels import Cause, End
 from savepoints._model.states import Move, State
 from savepoints._places import caller, ending
 
@@ -50,7 +49,6 @@ def _listen(target: Session | type[Session]) -> None:
         ("after_commit", _after_commit),
         ("before_flush", _before_flush),
         ("after_flush", _after_flush),
-        ("do_orm_execute", _do_orm_execute),
         ("loaded_as_persistent", _loaded_as_persistent),
     ):
         event.listen(target, name, listener)
@@ -140,6 +138,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
 
 def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
     """A flush that fails makes SQLAlchemy roll back the nearest savepoint, or the whole transaction."""
+    stack.flushing = False
     while parent.parent is not None and not parent.nested:
         parent = parent.parent
     if parent.is_active:
@@ -148,7 +147,7 @@ def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
     error = sys.exc_info()[1]
     level = stack.level_of(parent) if parent.nested else None
     if level is not None:
-        stack.end_above(level, Move.OUTER_ROLLBACK, "undone by a failed flush")
+        stack.end_above(level, Move.OUTER_ROLLBACK, End("undone by a failed flush", caller()))
         level.move(Move.FLUSH_FAIL)
         if level.state is State.UNDONE:
             level.cause = Cause("a flush failed and undid it", error, caller())
@@ -162,7 +161,7 @@ def _nested_ended(stack: Stack, transaction: SessionTransaction, kept: bool) -> 
     if level is None:
         return
     move, word = (Move.OUTER_RELEASE, "released") if kept else (Move.OUTER_ROLLBACK, "undone")
-    how = f"{word} by {ending()}"
+    how = End(f"{word} by {ending()}")
     stack.end_above(level, move, how)
     stack.end(level, move, how)
 
@@ -171,12 +170,12 @@ def _root_ended(session: Session, stack: Stack, kept: bool) -> None:
     stack.leaving = False
     end = ending()
     if stack.root.session is not session:
-        stack.part_with(session, f"its session ended the transaction by {end}")
+        stack.part_with(session, End(f"its session ended the transaction by {end}"))
     elif kept:
-        stack.committed(f"committed by {end}")
+        stack.committed(End(f"committed by {end}"))
     else:
         unsaved = end.closes and stack.unsaved
-        stack.rolled_back(f"rolled back by {end}")
+        stack.rolled_back(End(f"rolled back by {end}"))
         if unsaved:
             stack.warn_uncommitted(end, raising=True)
 
@@ -190,6 +189,7 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
     if stack is None:
         return
     _refuse_if_over(session, stack)
+    stack.flushing = True
     for level in (stack.transaction, stack.top):
         if level.state in (State.FAILED, State.UNDONE, State.LOST):
             raise refusals.refused(level, "flush")
@@ -206,31 +206,12 @@ def _after_flush(session: Session, context: Any) -> None:
         touched.written.setdefault(state, state.key)
 
 
-def _do_orm_execute(execution: ORMExecuteState) -> None:
-    stack = stack_of(execution.session)
-    if stack is None:
-        return
-    _refuse_if_over(execution.session, stack)
-    touched = _touched(execution.session)
-    if touched is None:
-        return
-    if execution.is_orm_statement and (execution.is_update or execution.is_delete):
-        touched.heavy = True
-    elif execution.is_select and execution.lazy_loaded_from is not None:
-        touched.read.add(execution.lazy_loaded_from)
-
-
 # -- objects
 
 
 def _touched(session: Session) -> Touched | None:
     stack = stack_of(session)
-    if stack is None:
-        return None
-    for level in reversed(stack.levels):
-        if isinstance(level.mark, SessionMark) and level.mark.session is session:
-            return level.mark.touched
-    return None
+    return None if stack is None else stack.touched(session)
 
 
 def _loaded_as_persistent(session: Session, obj: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakSet
@@ -17,10 +15,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 from savepoints import _compat, errors
 from savepoints._core import refusals, tasks
 from savepoints._core.marks import PlainMark, SessionMark
+from savepoints._core.objects import Touched
 from savepoints._core.options import Options
-from savepoints._model.levels import Cause, Level, SavepointLevel, TransactionLevel
+from savepoints._model.levels import Cause, End, Level, SavepointLevel, TransactionLevel
 from savepoints._model.states import Move, State
-from savepoints._places import Ending, caller, worker
+from savepoints._places import Ending, Worker, caller, label, worker
 
 if TYPE_CHECKING:
     from savepoints._core.roots import Root
@@ -75,6 +74,21 @@ class Control(NamedTuple):
     connection: Connection
 
 
+class _Release:
+    """The end of a call of ours."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        """The lock was taken by the call."""
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
 class Stack:
     """One open transaction, as we steer it."""
 
@@ -82,9 +96,11 @@ class Stack:
         "__weakref__",
         "begun",
         "busy",
+        "busy_by",
         "capabilities",
         "control",
         "face",
+        "flushing",
         "joined",
         "kept",
         "leaving",
@@ -93,6 +109,7 @@ class Stack:
         "options",
         "owned",
         "pid",
+        "release",
         "restore",
         "root",
         "runner",
@@ -120,13 +137,16 @@ class Stack:
         self.sessions: list[Session] = [] if root.session is None else [root.session]
         self.runner: Any = None  # the async session or connection whose run_sync drives us, if one does
         self.lock = Lock()
+        self.release = _Release(self.lock)
         self.busy = ""
+        self.busy_by: Worker | None = None
         self.pid = os.getpid()
         self.begun: set[int] = set()  # connections on which a driver transaction is known to be open, by id
         self.control: Control | None = None
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
         self.owned: WeakSet[NestedTransaction] = WeakSet()  # nested transactions that belong to one of a session
         self.joined: list[Level] = []  # the levels that joined blocks work in, innermost last
+        self.flushing = False  # a session's flush is under way: what it writes is told by its own events
         self.leaving = False  # a plain session.commit() has passed our guard
         self.kept: SessionTransaction | None = None  # one whose commit was answered, until it has ended
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
@@ -172,6 +192,13 @@ class Stack:
         level = self.level_of(nested)
         return None if level is None else level.mark
 
+    def touched(self, session: Session) -> Touched | None:
+        """What was touched inside the innermost level of a session."""
+        for level in reversed(self.levels):
+            if isinstance(level.mark, SessionMark) and level.mark.session is session:
+                return level.mark.touched
+        return None
+
     def index(self, level: SavepointLevel) -> int:
         """Where an open level stands."""
         for index in range(len(self.levels) - 1, -1, -1):
@@ -181,8 +208,7 @@ class Stack:
 
     # -- who may call
 
-    @contextmanager
-    def call(self, verb: str, *, steering: bool = True) -> Iterator[None]:
+    def call(self, verb: str, *, steering: bool = True) -> _Release:
         """One call of ours at a time; steering ones only from inside the innermost savepoint block.
 
         Raises:
@@ -194,21 +220,26 @@ class Stack:
                 hint="open connections of its own in the child (engine.dispose(close=False) there)",
             )
         if not self.lock.acquire(blocking=False):
-            raise errors.WrongTask(f"cannot {verb} from {worker().label} while {self.busy} is under way")
-        try:
-            if steering:
+            raise errors.WrongTask(
+                f"cannot {verb} from {label(worker())} while {self.busy} from {label(self.busy_by)} is under way"
+            )
+        if steering and self.levels:
+            try:
                 self._check_context(verb)
-            self.busy = f"{verb} from {worker().label}"
-            yield
-        finally:
-            self.lock.release()
+            except BaseException:
+                self.lock.release()
+                raise
+        self.busy = verb
+        self.busy_by = worker()
+        return self.release
 
     def _check_context(self, verb: str) -> None:
         for level in reversed(self.levels):
             if level.block:
                 if not tasks.may_steer(level):
                     raise errors.WrongTask(
-                        f"cannot {verb} from {worker().label}: {refusals.called(level)} is a block of {level.opened_by}"
+                        f"cannot {verb} from {label(worker())}: "
+                        f"{refusals.called(level)} is a block of {label(level.opened_by)}"
                     )
                 return
 
@@ -222,6 +253,8 @@ class Stack:
     def admit(self, level: Level, move: Move, verb: str) -> None:
         """Let a move pass, or say why not."""
         transaction = self.transaction
+        if level.state is State.OPEN and transaction.state is State.OPEN:
+            return
         if transaction.block and not transaction.is_open:
             raise refusals.ended_behind(transaction)
         for asked in (level, transaction) if level is not transaction else (transaction,):
@@ -231,8 +264,6 @@ class Stack:
 
     def push(self, level: SavepointLevel) -> None:
         """A savepoint is there: the database has answered."""
-        if level.parent is not None:
-            level.parent.adopt(level)
         self.levels.append(level)
 
     def sync(self) -> None:
@@ -262,7 +293,7 @@ class Stack:
                 return level
         return None
 
-    def plain_end(self, connection: Connection, move: Move, how: str) -> None:
+    def plain_end(self, connection: Connection, move: Move, how: End) -> None:
         """A plain nested transaction of a connection ends, and with it what was opened inside it.
 
         Raises:
@@ -279,24 +310,24 @@ class Stack:
         self.end_above(level, move, how)
         self.end(level, move, how)
 
-    def end(self, level: SavepointLevel, move: Move, outcome: str) -> None:
+    def end(self, level: SavepointLevel, move: Move, end: End) -> None:
         """A savepoint has ended: move it and take it off the stack."""
         if level.is_open:
             if not isinstance(level.after(move), State):
                 move = Move.OUTER_ROLLBACK
-            level.move(move, outcome)
-        index = self.index(level)
+            level.move(move, end)
+        index = self.index(level) if self.levels[-1] is not level else len(self.levels) - 1
         level.mark.merge(self.levels[index - 1].mark if index else None)
         level.mark = None
         del self.levels[index]
         self.unsaved = self.unsaved or level.state is State.RELEASED
 
-    def end_above(self, level: Level, move: Move, outcome: str) -> None:
+    def end_above(self, level: Level, move: Move, end: End) -> None:
         """The savepoints inside a level have ended with it, innermost first."""
         while self.levels and self.levels[-1] is not level:
-            self.end(self.levels[-1], move, outcome)
+            self.end(self.levels[-1], move, end)
 
-    def committed(self, how: str) -> None:
+    def committed(self, how: End) -> None:
         """COMMIT was answered."""
         transaction = self.transaction
         transaction.refresh = None
@@ -308,7 +339,7 @@ class Stack:
             self.unsaved = False
             detach(self)
 
-    def rolled_back(self, how: str) -> None:
+    def rolled_back(self, how: End) -> None:
         """The whole transaction was rolled back."""
         transaction = self.transaction
         transaction.refresh = None
@@ -317,7 +348,7 @@ class Stack:
         if not transaction.block:
             detach(self)
 
-    def part_with(self, session: Session, how: str) -> None:
+    def part_with(self, session: Session, how: End) -> None:
         """A session that had joined a connection's transaction leaves it; the transaction goes on."""
         for level in reversed(self.levels):
             if getattr(level.mark, "session", None) is session:
@@ -384,7 +415,7 @@ class Stack:
         if unanswered:
             return
         for level in self.levels:
-            level.move(Move.LOSE, f"lost with the transaction: {cause.what}")
+            level.move(Move.LOSE, End(f"lost with the transaction: {cause.what}", cause.where))
             level.cause = cause
 
     def doom(self, level: Level, reason: str, error: BaseException | None) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from savepoints import errors
 from savepoints._core import refusals
-from savepoints._places import worker
+from savepoints._places import Worker, worker
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -30,7 +30,7 @@ _Chain = tuple[int, "_Chain"] | None
 
 _blocks: ContextVar[_Chain] = ContextVar("savepoints_blocks", default=None)
 
-_Open = tuple["weakref.ref[TransactionLevel]", "weakref.ref[Dialect]", int]
+_Open = tuple["weakref.ref[TransactionLevel]", "weakref.ref[Dialect]", "weakref.ref[Worker]"]
 
 _transactions: ContextVar[tuple[_Open, ...]] = ContextVar("savepoints_transactions", default=())
 
@@ -86,7 +86,7 @@ def announce(transaction: TransactionLevel, dialect: Dialect | None) -> None:
     if dialect is None:
         return
     still_open = tuple(entry for entry in _transactions.get() if _is_open(entry))
-    _transactions.set((*still_open, (weakref.ref(transaction), weakref.ref(dialect), worker().key)))
+    _transactions.set((*still_open, (weakref.ref(transaction), weakref.ref(dialect), weakref.ref(worker()))))
 
 
 def _announced(dialect: Dialect) -> TransactionLevel | None:
@@ -94,10 +94,10 @@ def _announced(dialect: Dialect) -> TransactionLevel | None:
     entries = _transactions.get()
     if not entries:
         return None
-    here = worker().key
-    for level, engine, key in entries:
+    here = worker()
+    for level, engine, by in entries:
         found = level()
-        if found is not None and engine() is dialect and key == here and found.is_open:
+        if found is not None and engine() is dialect and by() is here and found.is_open:
             return found
     return None
 

@@ -5,7 +5,10 @@ The only room in which a database has a name. A database that has no row of its 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sqlalchemy import URL
 
 from savepoints._databases import cautious, postgresql, sqlite
 from savepoints._databases.capabilities import Aftermath, Capabilities
@@ -13,7 +16,7 @@ from savepoints._databases.capabilities import Aftermath, Capabilities
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["ROWS", "Aftermath", "Capabilities", "capabilities"]
+__all__ = ["ROWS", "Aftermath", "Capabilities", "capabilities", "embedded_file", "embedded_url"]
 
 #: All rows, by the dialect's name and driver.
 ROWS = {(row.database, row.driver): row for row in (*sqlite.ROWS, *postgresql.ROWS)}
@@ -24,3 +27,16 @@ def capabilities(dialect: Dialect | None) -> Capabilities:
     if dialect is None:
         return cautious.row("unknown", "unknown")
     return ROWS.get((dialect.name, dialect.driver)) or cautious.row(dialect.name, dialect.driver)
+
+
+def embedded_url(file: Path, *, asynchronous: bool) -> URL:
+    """The URL of a database in a file, which needs no server, for the sync or the async face."""
+    return URL.create("sqlite+aiosqlite" if asynchronous else "sqlite+pysqlite", database=str(file))
+
+
+def embedded_file(url: URL) -> Path | None:
+    """The file that such a database lives in, None for a server's database or one in memory."""
+    in_file = (
+        url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:") and "uri" not in url.query
+    )
+    return Path(str(url.database)) if in_file else None

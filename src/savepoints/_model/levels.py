@@ -9,12 +9,11 @@ import itertools
 import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-from weakref import WeakValueDictionary
 
 from savepoints import errors
 from savepoints._model import states
 from savepoints._model.states import Move, State
-from savepoints._places import Place, caller
+from savepoints._places import Place, Worker, caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +36,16 @@ class Cause(NamedTuple):
     by_server: bool = True
 
 
+class End(NamedTuple):
+    """How a level ended, and where."""
+
+    how: str
+    where: Place | None = None
+
+    def __str__(self) -> str:
+        return self.how if self.where is None else f"{self.how} at {self.where}"
+
+
 class Level:
     """One node of the tree: a transaction, or a savepoint inside it.
 
@@ -44,13 +53,12 @@ class Level:
         name: The label, as given, or one made up by the library.
         parent: The level around it; None for a transaction.
         opened_at: File and line that opened it.
-        outcome: None while the level is open, then how it ended, in words.
         error: The error that ended its block, also one that was suppressed.
     """
 
     __slots__ = (
         "__weakref__",
-        "_children",
+        "_end",
         "_state",
         "block",
         "cause",
@@ -58,9 +66,7 @@ class Level:
         "name",
         "opened_at",
         "opened_by",
-        "outcome",
         "parent",
-        "refresh",
         "serial",
         "stack",
     )
@@ -73,22 +79,26 @@ class Level:
         self.name = name
         self.parent = parent
         self.opened_at = caller()
-        self.outcome: str | None = None
         self.error: BaseException | None = None
         self.cause: Cause | None = None
         self.block = False
-        self.opened_by = ""
+        self.opened_by: Worker | None = None
         self.serial = next(_serial)
-        self.refresh: Callable[[], None] | None = None
+        self._end: End | None = None
         self._state = State.OPEN
-        self._children: WeakValueDictionary[int, Level] | None = None
 
     @property
     def state(self) -> State:
         """The state now, one of the table in the documentation ("States")."""
-        if self.refresh is not None:
-            self.refresh()
+        transaction: TransactionLevel = self.stack.transaction
+        if transaction.refresh is not None:
+            transaction.refresh()
         return self._state
+
+    @property
+    def outcome(self) -> str | None:
+        """None while the level is open, then how it ended and where, in words."""
+        return None if self.is_open or self._end is None else str(self._end)
 
     @property
     def is_open(self) -> bool:
@@ -114,14 +124,8 @@ class Level:
 
     @property
     def children(self) -> tuple[Level, ...]:
-        """The levels opened directly inside, oldest first: those still open, and ended ones that you still hold."""
-        return () if self._children is None else tuple(self._children.values())
-
-    def adopt(self, child: Level) -> None:
-        """Enter a level that was opened directly inside."""
-        if self._children is None:
-            self._children = WeakValueDictionary()
-        self._children[child.serial] = child
+        """The open levels directly inside: one at the most, for levels are a stack."""
+        return tuple(level for level in self.stack.levels if level.parent is self)
 
     def doom(self, reason: str) -> None:
         """Decide that the level ends undone, whatever happens until then. Final; sends nothing.
@@ -138,16 +142,15 @@ class Level:
         """The state that the move leads to, or the error that refuses it."""
         return self.TABLE[self._state][move]
 
-    def move(self, move: Move, outcome: str | None = None) -> None:
+    def move(self, move: Move, end: End | None = None) -> None:
         """Go where the table says. The caller has asked :meth:`after` whether the move is refused."""
         cell = self.after(move)
         assert isinstance(cell, State), f"{self!r} cannot {move}"
         self._state = cell
         if cell is State.OPEN:
             self.cause = None
-        if cell in self.ENDS and self.outcome is None:
-            self.outcome = outcome or str(cell)
-            self.refresh = None
+        if cell in self.ENDS and self._end is None:
+            self._end = end or End(str(cell))
 
     def __repr__(self) -> str:
         word = type(self).__name__
@@ -157,7 +160,7 @@ class Level:
 class TransactionLevel(Level):
     """The outermost unit; it ends once."""
 
-    __slots__ = ("count", "managed")
+    __slots__ = ("count", "managed", "refresh")
 
     TABLE = states.TRANSACTION
     ENDS = states.TRANSACTION_ENDS
@@ -166,6 +169,8 @@ class TransactionLevel(Level):
         super().__init__(stack, "transaction" if name is None else name, None)
         self.count = 0
         self.managed = False
+        #: Asks SQLAlchemy whether a plain COMMIT has been answered, where it has no event to tell.
+        self.refresh: Callable[[], None] | None = None
 
 
 class SavepointLevel(Level):
@@ -209,4 +214,6 @@ def checked_name(name: str) -> str:
 
 def printable(text: str) -> str:
     """The text with what could break a log line or a terminal spelled out."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

@@ -28,6 +28,8 @@ class State(Enum):
     RELEASED = "released"
     GONE = "gone"
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own hash is a Python call on each look-up
+
     def __str__(self) -> str:
         return self.value
 
@@ -47,6 +49,8 @@ class Move(Enum):
     OUTER_ROLLBACK = "rollback around it"
     OUTER_RELEASE = "release or commit around it"
     LOSE = "transaction lost"
+
+    __hash__ = object.__hash__
 
     def __str__(self) -> str:
         return self.value

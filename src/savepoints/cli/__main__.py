@@ -1,0 +1,5 @@
+"""``python -m savepoints.cli`` is ``savepoints``."""
+
+from savepoints.cli import main
+
+main()
