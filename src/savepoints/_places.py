@@ -9,7 +9,7 @@ import asyncio
 import sys
 import threading
 from contextvars import ContextVar
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple, cast
 
 _PACKAGES = ("savepoints", "sqlalchemy", "contextlib", "asyncio", "greenlet", "anyio", "concurrent", "threading")
@@ -42,9 +42,15 @@ class Place(NamedTuple):
 NOWHERE = Place("<unknown>", 0)
 
 
+_inside: set[CodeType] = set()  # code known to be ours or SQLAlchemy's: asked once
+
+
 def _is_inside(frame: FrameType) -> bool:
     module: str = frame.f_globals.get("__name__", "")
-    return module.startswith(_INSIDE) or module in _PACKAGES
+    if module.startswith(_INSIDE) or module in _PACKAGES:
+        _inside.add(frame.f_code)
+        return True
+    return False
 
 
 #: The user's line for work that runs in a task of its own, where no frame leads back to it.
@@ -53,7 +59,7 @@ handed_on: ContextVar[Place | None] = ContextVar("savepoints_place", default=Non
 
 def _outside(frame: FrameType | None) -> FrameType | None:
     """The innermost frame, from this one outward, that is neither ours nor SQLAlchemy's."""
-    while frame is not None and _is_inside(frame):
+    while frame is not None and (frame.f_code in _inside or _is_inside(frame)):
         frame = frame.f_back
     return frame
 
@@ -95,7 +101,7 @@ def ending() -> Ending:
     for start in (sys._getframe(1), _awaiting()):
         frame: FrameType | None = start
         while frame is not None:
-            if not _is_inside(frame):
+            if frame.f_code not in _inside and not _is_inside(frame):
                 return Ending(verb, _place(frame))
             name = frame.f_code.co_qualname
             verb = name if name.partition(".")[0] in _ENDERS else verb
@@ -103,20 +109,13 @@ def ending() -> Ending:
     return Ending(verb, _place(None))
 
 
-def current_task() -> asyncio.Task[Any] | None:
-    """The asyncio task at work, or None outside of one."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no running loop in this thread
-        return None
-
-
 Worker = asyncio.Task[Any] | threading.Thread
 
 
 def worker() -> Worker:
     """The task or thread at work."""
-    return current_task() or threading.current_thread()
+    task = None if asyncio._get_running_loop() is None else asyncio.current_task()
+    return task or threading.current_thread()
 
 
 def label(found: Worker | None) -> str:

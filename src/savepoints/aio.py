@@ -64,24 +64,24 @@ async def finish(work: Coroutine[Any, Any, R]) -> R:
     token = handed_on.set(caller())
     task = asyncio.ensure_future(work)
     handed_on.reset(token)
-    cancelled: asyncio.CancelledError | None = None
+    struck: BaseException | None = None
     deadline: float | None = None
     loop = asyncio.get_running_loop()
     while not task.done():
         try:
             await asyncio.wait({task}, timeout=None if deadline is None else max(0.0, deadline - loop.time()))
-        except asyncio.CancelledError as error:
-            cancelled = error
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
+            struck = struck or error
             deadline = deadline or loop.time() + PATIENCE
         if deadline is not None and loop.time() >= deadline and not task.done():
             task.cancel()
             deadline = loop.time() + PATIENCE
-    if cancelled is None:
+    if struck is None:
         return task.result()
     own = None if task.cancelled() else task.exception()
     if own is not None:
-        cancelled.add_note(f"the exit that it waited for ended with {type(own).__name__}")
-    raise cancelled
+        struck.add_note(f"the exit that it waited for ended with {type(own).__name__}")
+    raise struck
 
 
 class AsyncTransaction(TransactionLevel):

@@ -30,9 +30,8 @@ def watch_engine(engine: Engine) -> None:
     if engine in _engines:
         return
     _engines.add(engine)
+    event.listen(engine, "before_cursor_execute", _before_cursor_execute, retval=True)  # without a wrapper around it
     for name, listener in (
-        ("before_cursor_execute", _before_cursor_execute),
-        ("do_execute", _do_execute),
         ("handle_error", _handle_error),
         ("begin", _on_begin),
         ("commit", _on_commit),
@@ -50,24 +49,25 @@ def watch_engine(engine: Engine) -> None:
 
 def _before_cursor_execute(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: ExecutionContext, executemany: bool
-) -> None:
+) -> tuple[str, Any]:
     stack = stack_of(connection)
     if stack is None:
-        return
+        return statement, parameters
     verb = None if stack.control is None else _control_verb(stack, connection, statement)
-    if stack.transaction.state is not State.OPEN or stack.top.state is State.UNDONE:
-        _guard(stack, cursor, verb)
+    if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
+        _guard(stack, connection, cursor, verb)
     elif stack.sessions and stack.levels:
         _note_touched(stack, context)
+    return statement, parameters
 
 
-def _guard(stack: Stack, cursor: Any, verb: str | None) -> None:
+def _guard(stack: Stack, connection: Connection, cursor: Any, verb: str | None) -> None:
     """Refuse a statement that the transaction cannot take, or let a rollback to a savepoint through."""
     state = stack.transaction.state
     if state is State.LOST:
         if verb != "rollback":
             raise refusals.refused(stack.transaction, "send SQL")
-        _skipping.add(id(cursor))  # see Note [Unwinding a lost transaction]
+        _skip(connection.engine, cursor)
     elif stack.moving:
         return
     elif verb == "rollback":
@@ -89,7 +89,7 @@ def _note_touched(stack: Stack, context: ExecutionContext) -> None:
         if bulk:
             touched.heavy = True
         if lazy is not None and lazy.session is session:
-            touched.read.add(lazy)
+            touched.read(lazy)
 
 
 def _control_verb(stack: Stack, connection: Connection, statement: str) -> str | None:
@@ -98,7 +98,8 @@ def _control_verb(stack: Stack, connection: Connection, statement: str) -> str |
     if control is None or control.connection is not connection:
         return None
     stack.control = None
-    _stream_again(connection)
+    if control.streams:
+        connection.execution_options(**{_STREAM: True})
     if control.verb == "savepoint":
         stack.sent[id(connection)] = statement.rpartition(" ")[2]
     return control.verb
@@ -108,11 +109,19 @@ def _control_verb(stack: Stack, connection: Connection, statement: str) -> str |
 # When the server has dropped the transaction, its savepoints are gone too, but SQLAlchemy's nested transactions do
 # not know: each of them would send ROLLBACK TO, which fails, and leave session.rollback() and session.close() stuck
 # half-way. The statement is skipped instead (the documented use of DialectEvents.do_execute), so that SQLAlchemy
-# unwinds as usual, restores the objects, and nothing reaches the server.
+# unwinds as usual, restores the objects, and nothing reaches the server. The listener is set when it is first needed,
+# for each one makes every statement slower.
+
+
+def _skip(engine: Engine, cursor: Any) -> None:
+    """Keep the statement that this cursor is about to execute from the database."""
+    if not event.contains(engine, "do_execute", _do_execute):
+        event.listen(engine, "do_execute", _do_execute)
+    _skipping.add(id(cursor))
 
 
 def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
-    if _skipping and id(cursor) in _skipping:
+    if id(cursor) in _skipping:
         _skipping.discard(id(cursor))
         return True
     return None
@@ -184,7 +193,7 @@ def _on_commit(connection: Connection) -> None:
     if stack is None:
         return
     if not stack.moving and not stack.leaving:
-        _refuse_plain_commit(stack)
+        _refuse_plain_commit(stack, connection)
     _undo_settings(stack, connection)
     if stack.transaction.state is State.OPEN:
         stack.transaction.move(Move.COMMIT)
@@ -200,15 +209,18 @@ def _on_commit(connection: Connection) -> None:
         stack.transaction.refresh = settle
 
 
-def _refuse_plain_commit(stack: Stack) -> None:
+def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
     """Refuse ``connection.commit()`` in a block, and where the transaction cannot be committed.
 
-    An error in this event leaves SQLAlchemy only a rollback: it takes no statement any more, so all is lost.
+    An error in this event leaves SQLAlchemy only a rollback, which it would not send: so it is sent here.
     """
     try:
         stack.refuse_commit("connection.commit()")
     except errors.SavepointsError as error:
-        stack.lose(error, "connection.commit() was refused", by_server=False)
+        what = "connection.commit() was refused"
+        connection.dialect.do_rollback(connection.connection)
+        stack.rolled_back(End(f"rolled back: {what}", caller()))
+        stack.transaction.cause = Cause(what, error, caller())
         raise
 
 
@@ -276,7 +288,6 @@ def _on_release_savepoint(connection: Connection, name: str, context: None) -> N
 
 
 _STREAM = "stream_results"
-_STREAMING = "savepoints_streaming"
 
 
 def _control(stack: Stack, connection: Connection, verb: str) -> None:
@@ -284,11 +295,7 @@ def _control(stack: Stack, connection: Connection, verb: str) -> None:
 
     On a connection that streams its results, SAVEPOINT would be sent as DECLARE ... CURSOR FOR SAVEPOINT.
     """
-    stack.control = Control(verb, connection)
-    if connection.get_execution_options().get(_STREAM):
-        connection.execution_options(**{_STREAM: False, _STREAMING: True})
-
-
-def _stream_again(connection: Connection) -> None:
-    if connection.get_execution_options().get(_STREAMING):
-        connection.execution_options(**{_STREAM: True, _STREAMING: False})
+    streams = bool(connection.get_execution_options().get(_STREAM))
+    stack.control = Control(verb, connection, streams)
+    if streams:
+        connection.execution_options(**{_STREAM: False})

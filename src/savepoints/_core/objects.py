@@ -9,33 +9,58 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect, select, tuple_
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, selectinload, undefer
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
-_Key = Any
+
+class Trace(NamedTuple):
+    """What happened to one object: first loaded inside, or written while it had this identity key, or neither."""
+
+    born: bool = False
+    key: Any = None
 
 
 class Touched:
     """What happened to a session's objects inside one level."""
 
-    __slots__ = ("born", "heavy", "read", "written")
+    __slots__ = ("heavy", "states")
 
     def __init__(self) -> None:
-        self.born: WeakSet[InstanceState[Any]] = WeakSet()  # rows first loaded inside
-        self.read: WeakSet[InstanceState[Any]] = WeakSet()  # refreshed, or had a relationship loaded
-        self.written: WeakKeyDictionary[InstanceState[Any], _Key] = WeakKeyDictionary()  # flushed, with the old key
+        self.states: WeakKeyDictionary[InstanceState[Any], Trace] | None = None  # made when it is needed
         self.heavy = False  # added, deleted or changed in bulk: SQLAlchemy's own record is needed
+
+    def _enter(self, state: InstanceState[Any], trace: Trace) -> None:
+        if self.states is None:
+            self.states = WeakKeyDictionary()
+        self.states[state] = trace
+
+    def traces(self) -> list[tuple[InstanceState[Any], Trace]]:
+        """All of them that are still referred to."""
+        return [] if self.states is None else list(self.states.items())
+
+    def read(self, state: InstanceState[Any], *, born: bool = False) -> None:
+        """It was loaded for the first time, refreshed, or had a relationship loaded."""
+        if self.states is None or state not in self.states:
+            self._enter(state, Trace(born))
+
+    def write(self, state: InstanceState[Any], key: Any = None) -> None:
+        """It was flushed; the key that it had before the first flush is kept."""
+        known = Trace() if self.states is None else self.states.get(state, Trace())
+        if known.key is None:
+            self._enter(state, Trace(known.born, key or state.key))
 
     def update(self, inner: Touched) -> None:
         """A level inside has ended; whether it was kept or undone, a rollback of this one undoes it."""
-        self.born |= inner.born
-        self.read |= inner.read
-        for state, key in inner.written.items():
-            self.written.setdefault(state, key)
+        for state, trace in inner.traces():
+            if trace.key is not None:
+                self.write(state, trace.key)
+            else:
+                self.read(state, born=trace.born)
         self.heavy = self.heavy or inner.heavy
 
     def is_light(self, session: Session, nested: SessionTransaction) -> bool:
@@ -46,7 +71,7 @@ class Touched:
             and session.get_nested_transaction() is nested
             and not session.new
             and not session.deleted
-            and all(state.key == key for state, key in self.written.items())
+            and all(trace.key in (None, state.key) for state, trace in self.traces())
             and not _has_listeners(session)
         )
 
@@ -72,12 +97,13 @@ def restore(session: Session, touched: Touched, *, reloading: bool) -> None:
         reloading: Load again what was loaded: in async code a later access to an expired attribute would have to load
             it without an ``await``, which raises MissingGreenlet.
     """
-    states = dict.fromkeys((*touched.written, *touched.read, *touched.born))
-    for state in session.dirty:
-        states[inspect(state)] = None
-    objects = [obj for state in states if (obj := state.obj()) is not None and obj in session]
-    if touched.born:
-        _forget_ghosts(session, {id(obj) for state in touched.born if (obj := state.obj()) is not None}, touched.born)
+    states = dict(touched.traces())
+    for obj in session.dirty:
+        states.setdefault(instance_state(obj), Trace())
+    objects = [obj for state in states if state.session is session and (obj := state.obj()) is not None]
+    born = [state for state, trace in states.items() if trace.born and state.obj() is not None]
+    if born:
+        _forget_ghosts(session, born)
     loaded = [(obj, frozenset(obj.__dict__)) for obj in objects] if reloading else []
     for obj in objects:
         expire(session, obj)
@@ -97,15 +123,16 @@ def expire(session: Session, obj: Any) -> None:
     session.expire(obj)
 
 
-def _forget_ghosts(session: Session, ghosts: set[int], states: Iterable[InstanceState[Any]]) -> None:
+def _forget_ghosts(session: Session, born: Iterable[InstanceState[Any]]) -> None:
     """Expire many-to-one references to rows that were first loaded inside.
 
     They are answered from the identity map without an event, so the referring objects have to be looked through;
     only those of classes that can refer to such a row.
     """
-    referring = list(_references({state.mapper for state in states}))
+    referring = list(_references({state.mapper for state in born}))
     if not referring:
         return
+    ghosts = {id(state.obj()) for state in born}
     for obj in list(session.identity_map.values()):
         for owner, key in referring:
             if isinstance(obj, owner) and id(obj.__dict__.get(key)) in ghosts:

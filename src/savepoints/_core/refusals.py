@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TypeVar
 
 from savepoints import errors
 from savepoints._model.levels import Cause, Level, printable
 from savepoints._model.states import State
+
+E = TypeVar("E", bound=errors.SavepointsError)
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
 _SHOWN = 80
@@ -35,7 +38,7 @@ def _because(cause: Cause | None) -> str:
     return f": {cause.what}{error} at {cause.where}"
 
 
-def _raised_from(error: errors.SavepointsError, cause: Cause | None) -> errors.SavepointsError:
+def _raised_from(error: E, cause: Cause | None) -> E:
     if cause is not None and cause.error is not None:
         error.__cause__ = cause.error
     return error
@@ -58,10 +61,11 @@ def refused(level: Level, verb: str) -> errors.SavepointsError:
 
 def ended_behind(level: Level) -> errors.OutOfOrder:
     """A block of ours was ended by a plain call of SQLAlchemy, or by the exit of a block around it."""
-    return errors.OutOfOrder(
+    error = errors.OutOfOrder(
         f"the block of {called(level)} had ended before its exit: {level.outcome}",
         hint="leave the block to end it; `raise Rollback` undoes it from inside",
     )
+    return _raised_from(error, level.cause)
 
 
 def left_before(level: Level, inner: Level) -> errors.OutOfOrder:
@@ -109,6 +113,4 @@ def unknown_outcome(level: Level, error: BaseException) -> errors.CommitOutcomeU
 def lost(level: Level) -> errors.TransactionLost:
     """The outermost end of a lost transaction."""
     error = errors.TransactionLost(f"nothing of {called(level)} was kept{_because(level.cause)}")
-    if level.cause is not None:
-        error.__cause__ = level.cause.error
-    return error
+    return _raised_from(error, level.cause)

@@ -6,7 +6,7 @@ Set once per session class (per session, where the class is SQLAlchemy's own ``S
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import event
@@ -63,7 +63,8 @@ def _watch_entity(entity: type) -> None:
 
 def stack_of(session: Session) -> Stack | None:
     """The stack that a session belongs to."""
-    return cast("Stack | None", session.info.get(KEY))
+    stack: Stack | None = session.info.get(KEY)
+    return stack
 
 
 # -- levels
@@ -109,9 +110,12 @@ def _before_commit(session: Session) -> None:
     level = stack.level_of(nested)
     if level is None:
         return
-    above = stack.levels[stack.index(level) :]
-    if any(inner.block for inner in above) or (level.mark.ours and stack.block is not None):
-        raise refusals.plain_call("session.commit()", stack.block or level)
+    if level.mark.ours:  # nobody commits our savepoint by hand: it is session.commit()
+        stack.refuse_commit("session.commit()")
+        return
+    block = next((inner for inner in stack.levels[stack.index(level) :] if inner.block), None)
+    if block is not None:
+        raise refusals.plain_call("a plain nested transaction was committed", block)
     stack.admit(stack.top, Move.RELEASE, "commit")
 
 
@@ -202,8 +206,7 @@ def _after_flush(session: Session, context: Any) -> None:
     if session.new or session.deleted:
         touched.heavy = True
     for obj in session.dirty:
-        state = instance_state(obj)
-        touched.written.setdefault(state, state.key)
+        touched.write(instance_state(obj))
 
 
 # -- objects
@@ -218,10 +221,10 @@ def _loaded_as_persistent(session: Session, obj: Any) -> None:
     _watch_entity(type(obj))
     touched = _touched(session)
     if touched is not None:
-        touched.born.add(instance_state(obj))
+        touched.read(instance_state(obj), born=True)
 
 
 def _on_refresh(state: InstanceState[Any], context: Any, attributes: Any) -> None:
     session = state.session
     if session is not None and (touched := _touched(session)) is not None:
-        touched.read.add(state)
+        touched.read(state)

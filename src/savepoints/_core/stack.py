@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from sqlalchemy.engine import Connection, NestedTransaction
@@ -39,7 +39,8 @@ KEY = "savepoints"
 
 def stack_of(connection: Connection) -> Stack | None:
     """The stack that a connection belongs to."""
-    return cast("Stack | None", connection.get_execution_options().get(KEY))
+    stack: Stack | None = connection.get_execution_options().get(KEY)
+    return stack
 
 
 def detach(stack: Stack) -> None:
@@ -68,25 +69,29 @@ class Face(NamedTuple):
 
 
 class Control(NamedTuple):
-    """A savepoint statement of SQLAlchemy's that is on its way on a connection."""
+    """A savepoint statement of SQLAlchemy's that is on its way on a connection, which may stream its results."""
 
     verb: str
     connection: Connection
+    streams: bool
 
 
-class _Release:
-    """The end of a call of ours."""
+class _Call:
+    """A call of ours that is under way: ``verb`` is empty where none is."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("by", "lock", "verb")
 
-    def __init__(self, lock: Lock) -> None:
-        self._lock = lock
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.verb = ""
+        self.by: Worker | None = None
 
     def __enter__(self) -> None:
-        """The lock was taken by the call."""
+        """The lock was taken by `Stack.call`."""
 
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        self.verb = ""
+        self.lock.release()
 
 
 class Stack:
@@ -95,8 +100,6 @@ class Stack:
     __slots__ = (
         "__weakref__",
         "begun",
-        "busy",
-        "busy_by",
         "capabilities",
         "control",
         "face",
@@ -105,17 +108,16 @@ class Stack:
         "kept",
         "leaving",
         "levels",
-        "lock",
         "options",
         "owned",
         "pid",
-        "release",
         "restore",
         "root",
         "runner",
         "sent",
         "sessions",
         "transaction",
+        "under_way",
         "undo",
         "unsaved",
     )
@@ -136,10 +138,7 @@ class Stack:
         self.levels: list[SavepointLevel] = []
         self.sessions: list[Session] = [] if root.session is None else [root.session]
         self.runner: Any = None  # the async session or connection whose run_sync drives us, if one does
-        self.lock = Lock()
-        self.release = _Release(self.lock)
-        self.busy = ""
-        self.busy_by: Worker | None = None
+        self.under_way = _Call()
         self.pid = os.getpid()
         self.begun: set[int] = set()  # connections on which a driver transaction is known to be open, by id
         self.control: Control | None = None
@@ -195,8 +194,9 @@ class Stack:
     def touched(self, session: Session) -> Touched | None:
         """What was touched inside the innermost level of a session."""
         for level in reversed(self.levels):
-            if isinstance(level.mark, SessionMark) and level.mark.session is session:
-                return level.mark.touched
+            mark = level.mark
+            if type(mark) is SessionMark and mark.session is session:
+                return mark.touched
         return None
 
     def index(self, level: SavepointLevel) -> int:
@@ -208,7 +208,7 @@ class Stack:
 
     # -- who may call
 
-    def call(self, verb: str, *, steering: bool = True) -> _Release:
+    def call(self, verb: str, *, steering: bool = True) -> _Call:
         """One call of ours at a time; steering ones only from inside the innermost savepoint block.
 
         Raises:
@@ -219,19 +219,20 @@ class Stack:
                 f"cannot {verb}: the transaction was opened in process {self.pid}, and this is its fork {os.getpid()}",
                 hint="open connections of its own in the child (engine.dispose(close=False) there)",
             )
-        if not self.lock.acquire(blocking=False):
+        call = self.under_way
+        if not call.lock.acquire(blocking=False):
             raise errors.WrongTask(
-                f"cannot {verb} from {label(worker())} while {self.busy} from {label(self.busy_by)} is under way"
+                f"cannot {verb} from {label(worker())} while `{call.verb}` from {label(call.by)} is under way"
             )
         if steering and self.levels:
             try:
                 self._check_context(verb)
             except BaseException:
-                self.lock.release()
+                call.lock.release()
                 raise
-        self.busy = verb
-        self.busy_by = worker()
-        return self.release
+        call.verb = verb
+        call.by = worker()
+        return call
 
     def _check_context(self, verb: str) -> None:
         for level in reversed(self.levels):
@@ -246,14 +247,14 @@ class Stack:
     @property
     def moving(self) -> bool:
         """A call of ours is under way: what SQLAlchemy tells us now is our own doing."""
-        return self.lock.locked()
+        return self.under_way.verb != ""
 
     # -- moves
 
     def admit(self, level: Level, move: Move, verb: str) -> None:
         """Let a move pass, or say why not."""
         transaction = self.transaction
-        if level.state is State.OPEN and transaction.state is State.OPEN:
+        if level.state is State.OPEN and transaction.recorded is State.OPEN:
             return
         if transaction.block and not transaction.is_open:
             raise refusals.ended_behind(transaction)

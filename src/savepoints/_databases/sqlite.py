@@ -64,7 +64,14 @@ def driver_autocommit(driver_connection: Any) -> bool:
     return getattr(raw, "autocommit", None) is True
 
 
-def _row(driver: str) -> Capabilities:
+_SNAPSHOT = "a read-only transaction sees one snapshot anyway: deferrable asks for nothing more"
+_LATE_CLOSE = (
+    "a statement that was cancelled keeps its lock until the error is freed: its traceback holds the cursor, and the "
+    "library closes a connection only after its last cursor"
+)
+
+
+def _row(driver: str, *notes: str) -> Capabilities:
     return Capabilities(
         database="sqlite",
         driver=driver,
@@ -86,8 +93,8 @@ def _row(driver: str) -> Capabilities:
         read_only_on="PRAGMA query_only = 1",
         read_only_off="PRAGMA query_only = 0",
         deferrable={},
-        notes=("a read-only transaction sees one snapshot anyway: deferrable asks for nothing more",),
+        notes=(_SNAPSHOT, *notes),
     )
 
 
-ROWS = (_row("pysqlite"), _row("aiosqlite"))
+ROWS = (_row("pysqlite"), _row("aiosqlite", _LATE_CLOSE))

@@ -59,7 +59,6 @@ class Level:
     __slots__ = (
         "__weakref__",
         "_end",
-        "_state",
         "block",
         "cause",
         "error",
@@ -67,6 +66,7 @@ class Level:
         "opened_at",
         "opened_by",
         "parent",
+        "recorded",
         "serial",
         "stack",
     )
@@ -85,7 +85,8 @@ class Level:
         self.opened_by: Worker | None = None
         self.serial = next(_serial)
         self._end: End | None = None
-        self._state = State.OPEN
+        #: The state as far as events have told it; see `state`.
+        self.recorded = State.OPEN
 
     @property
     def state(self) -> State:
@@ -93,7 +94,7 @@ class Level:
         transaction: TransactionLevel = self.stack.transaction
         if transaction.refresh is not None:
             transaction.refresh()
-        return self._state
+        return self.recorded
 
     @property
     def outcome(self) -> str | None:
@@ -140,13 +141,13 @@ class Level:
 
     def after(self, move: Move) -> states.Cell:
         """The state that the move leads to, or the error that refuses it."""
-        return self.TABLE[self._state][move]
+        return self.TABLE[self.recorded][move]
 
     def move(self, move: Move, end: End | None = None) -> None:
         """Go where the table says. The caller has asked :meth:`after` whether the move is refused."""
         cell = self.after(move)
         assert isinstance(cell, State), f"{self!r} cannot {move}"
-        self._state = cell
+        self.recorded = cell
         if cell is State.OPEN:
             self.cause = None
         if cell in self.ENDS and self._end is None:
@@ -154,7 +155,7 @@ class Level:
 
     def __repr__(self) -> str:
         word = type(self).__name__
-        return f"<{word} {printable(self.path)!r} {self._state}, opened at {self.opened_at}>"
+        return f"<{word} {printable(self.path)!r} {self.recorded}, opened at {self.opened_at}>"
 
 
 class TransactionLevel(Level):

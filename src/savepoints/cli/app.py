@@ -11,7 +11,7 @@ import typer
 from savepoints.cli import tour as _tour
 from savepoints.cli.page import page
 
-# Its own tracebacks would show local variables, and with them a URL's password.
+# Plain, for its boxes hide the text; and its tracebacks would show local variables, a URL's password among them.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -39,8 +39,7 @@ def tour(
         typer.Option(
             metavar="URL",
             help="Run it on this database: dialect+driver://user@host/database, as SQLAlchemy spells it. "
-            "It must not have a table called users.",
-            show_default="an embedded one, in a temporary folder",
+            "It must not have a table called users. Without a URL: on an embedded one in a temporary folder.",
         ),
     ] = None,
     asynchronous: Annotated[
@@ -48,10 +47,10 @@ def tour(
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the database behind, and say where it is.")] = False,
 ) -> None:
-    """Tell a short story on a real database, with the SQL that is really sent.
+    """A short story on a real database, each step beside its SQL.
 
-    A transaction, a bookmark in it, two changes rolled back to that bookmark, and a commit. A second connection reads
-    what was stored. Nothing is left behind.
+    A transaction, a bookmark in it, two changes rolled back to that bookmark, and a commit; then a second connection
+    looks what is stored. Nothing is left behind. The SQL is what was really sent.
     """
     try:
         _tour.run(url, page(), asynchronous=asynchronous, keep=keep)

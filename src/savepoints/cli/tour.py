@@ -1,13 +1,14 @@
-"""Running the tour: a table of its own, the story on one connection, a second one that looks, and nothing left behind."""
+"""Running the tour: a table of its own, the story on one connection, a look by another one, nothing left behind."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, CursorResult, Engine, NullPool, create_engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, SQLAlchemyError
@@ -15,10 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import sessionmaker
 
 from savepoints import AsyncSession, SavepointsError, Session
-from savepoints.cli._tmp_embedded import embedded_file, embedded_url  # moves to _databases
+from savepoints._databases import embedded_file, embedded_url
 from savepoints.cli.page import Page, Rows
 from savepoints.cli.sent import Sent, Statement
 from savepoints.cli.story import AT_THE_END, CREATE, DROP, SELECT, TABLE, Step, story
+
+T = TypeVar("T")
 
 
 class CannotRun(Exception):
@@ -55,18 +58,17 @@ def _parsed(url: str) -> URL:
 
 @contextmanager
 def _home(url: URL | None, *, asynchronous: bool, keep: bool) -> Iterator[URL]:
-    """Where the tour takes place; a file that was made for it is deleted at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="savepoints-tour-")) if url is None else None
-    home = url if folder is None else embedded_url(folder / "tour.db", asynchronous=asynchronous)
-    file = embedded_file(home)
-    ours = file is not None and not file.exists()
-    try:
-        yield home
-    finally:
-        if file is not None and ours and not keep:
-            file.unlink(missing_ok=True)
-        if folder is not None and not any(folder.iterdir()):
-            folder.rmdir()
+    """Where the tour takes place. Files that are made for it are deleted at the end, unless they are to be kept."""
+    with ExitStack() as afterwards:
+        if url is None:
+            folder = Path(tempfile.mkdtemp(prefix="savepoints-tour-"))
+            if not keep:
+                afterwards.callback(shutil.rmtree, folder)
+            url = embedded_url(folder / "tour.db", asynchronous=asynchronous)
+        file = embedded_file(url)
+        if file is not None and not file.exists() and not keep:
+            afterwards.callback(file.unlink, missing_ok=True)
+        yield url
 
 
 # -- the two faces
@@ -83,7 +85,7 @@ def _tour(url: URL, page: Page, *, keep: bool) -> None:
         sent = Sent(engine)
         with sessionmaker(engine, class_=Session)() as session:
             told, answer = story(session), None
-            while (step := _next(told, answer)) is not None:
+            while step := _next(told, answer):
                 answer = step.call()
                 _show(page, step, step.code, sent, answer)
         _show_stored(page, "connection.execute(SELECT)", *_on(other, _read))
@@ -94,7 +96,7 @@ def _tour(url: URL, page: Page, *, keep: bool) -> None:
             _on(other, _drop_table)
 
 
-def _on(engine: Engine, work: Any) -> Any:
+def _on(engine: Engine, work: Callable[[Connection], T]) -> T:
     with engine.begin() as connection:
         return work(connection)
 
@@ -110,7 +112,7 @@ async def _tour_async(url: URL, page: Page, *, keep: bool) -> None:
         sent = Sent(engine.sync_engine)
         async with async_sessionmaker(engine, class_=AsyncSession)() as session:
             told, answer = story(session), None
-            while (step := _next(told, answer)) is not None:
+            while step := _next(told, answer):
                 answer = await step.call()
                 _show(page, step, f"await {step.code}", sent, answer)
         _show_stored(page, "await connection.execute(SELECT)", *await _on_async(other, _read))
@@ -121,7 +123,7 @@ async def _tour_async(url: URL, page: Page, *, keep: bool) -> None:
             await _on_async(other, _drop_table)
 
 
-async def _on_async(engine: AsyncEngine, work: Any) -> Any:
+async def _on_async(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
     async with engine.begin() as connection:
         return await connection.run_sync(work)
 
