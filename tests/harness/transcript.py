@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Engine, event
+from sqlalchemy.engine import Dialect
 
 # A statement on user data, up to its table.
 DATA = re.compile(r"(UPDATE|INSERT.*? INTO|DELETE FROM|SELECT.*? FROM) \"?(\w+)", re.IGNORECASE)
 
 
 class Transcript:
-    """Collects through SQLAlchemy's public engine events; BEGIN, COMMIT and ROLLBACK are events of their own.
+    """Collects where the dialect hands over to the driver: what was refused or skipped before was not sent.
 
     SQLAlchemy announces a BEGIN that the driver sends, perhaps later. Where somebody sends BEGIN as a
     statement directly before or after that, both stand as one entry: the statement.
@@ -20,10 +22,21 @@ class Transcript:
 
     def __init__(self, engine: Engine) -> None:
         self._sent: list[str] = []
-        event.listen(engine, "before_cursor_execute", self._on_statement)
+        for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+            self._record(engine.dialect, name, self._on_statement)
+        self._record(engine.dialect, "do_commit", lambda connection: self._sent.append("COMMIT"))
         event.listen(engine, "begin", self._on_begin)
-        event.listen(engine, "commit", lambda connection: self._sent.append("COMMIT"))
         event.listen(engine, "rollback", lambda connection: self._sent.append("ROLLBACK"))
+
+    @staticmethod
+    def _record(dialect: Dialect, name: str, note: Callable[..., None]) -> None:
+        method = getattr(dialect, name)
+
+        def recorded(*args: Any) -> Any:
+            note(*args)
+            return method(*args)
+
+        setattr(dialect, name, recorded)
 
     def sent(self) -> list[str]:
         """The statements in full, whitespace folded."""
@@ -36,9 +49,7 @@ class Transcript:
     def clear(self) -> None:
         self._sent.clear()
 
-    def _on_statement(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-    ) -> None:
+    def _on_statement(self, cursor: Any, statement: str, *rest: Any) -> None:
         if statement.startswith("BEGIN") and self._sent[-1:] == ["BEGIN"]:
             self._sent.pop()
         self._sent.append(" ".join(statement.split()))

@@ -8,7 +8,17 @@ from savepoints import errors
 from savepoints._core import refusals
 from savepoints._core.attach import put_back
 from savepoints._core.marks import SessionMark
-from savepoints._core.moves import commit, end_undone, merge, refuse_swallowed, roll_back_all, undo_above
+from savepoints._core.moves import (
+    commit,
+    end_undone,
+    merge,
+    note_loaded,
+    refuse_outside,
+    refuse_swallowed,
+    reload_lost,
+    roll_back_all,
+    undo_above,
+)
 from savepoints._core.roots import begin_driver
 from savepoints._core.stack import Stack, detach
 from savepoints._model.levels import Cause, End, Level, SavepointLevel
@@ -37,6 +47,7 @@ def enter(level: SavepointLevel) -> None:
                 f"{refusals.called(level)} is not the innermost level, {refusals.called(stack.top)} is",
                 hint="enter the block before making other savepoints",
             )
+        refuse_outside(stack, level, "enter the block of")
         level.block = True
         level.opened_by = worker()
 
@@ -112,9 +123,11 @@ def _undo(stack: Stack, level: SavepointLevel, error: BaseException | None) -> N
         return
     how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     try:
+        before = note_loaded(stack, level)
         if stack.top is not level:
             undo_above(stack, level, End(f"undone by the end of {refusals.called(level)}", caller()))
         end_undone(stack, level, End(how, caller()), error)
+        reload_lost(before)
     except BaseException as second:
         if error is None or not isinstance(second, Exception):
             raise
@@ -147,6 +160,8 @@ def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bo
             transaction.error = error
             if transaction.state is not State.COMMITTED:
                 _clear(stack, error)
+            elif error is not None:
+                stack.root.close()
             transaction.block = False
             put_back(stack)
             detach(stack)
@@ -212,8 +227,8 @@ def leave_joined(stack: Stack, level: Level, error: BaseException | None) -> Non
     """Leave a joined block. After an error the level it joined can only be rolled back, even if that is swallowed."""
     if level in stack.joined:
         stack.joined.remove(level)
-    if error is not None and level.is_open and level.state is not State.LOST:
-        stack.doom(level, "a joined block inside it failed", error)
+    if error is not None and stack.transaction.is_open and stack.transaction.state is not State.LOST:
+        stack.doom(level if level.is_open else stack.top, "a joined block inside it failed", error)
 
 
 def aims_at(error: BaseException | None, level: Level) -> bool:

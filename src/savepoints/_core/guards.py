@@ -5,6 +5,7 @@ Set once per engine; they find the stack by the connection and do nothing where 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
@@ -30,7 +31,8 @@ def watch_engine(engine: Engine) -> None:
     if engine in _engines:
         return
     _engines.add(engine)
-    event.listen(engine, "before_cursor_execute", _before_cursor_execute, retval=True)  # without a wrapper around it
+    # first of all listeners, so that others never see what was refused; retval saves SQLAlchemy's wrapper around it
+    event.listen(engine, "before_cursor_execute", _before_cursor_execute, retval=True, insert=True)
     for name, listener in (
         ("handle_error", _handle_error),
         ("begin", _on_begin),
@@ -41,7 +43,7 @@ def watch_engine(engine: Engine) -> None:
         ("release_savepoint", _on_release_savepoint),
         ("set_connection_execution_options", _on_options),
     ):
-        event.listen(engine, name, listener)
+        event.listen(engine, name, listener, insert=True)
 
 
 # -- statements
@@ -53,6 +55,10 @@ def _before_cursor_execute(
     stack = stack_of(connection)
     if stack is None:
         return statement, parameters
+    if stack.pid != os.getpid():
+        raise refusals.forked(stack.pid, "send SQL")
+    if stack.capabilities.begin is None:
+        stack.begun.add(id(connection))  # the driver begins with its first statement
     verb = None if stack.control is None else _control_verb(stack, connection, statement)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack, connection, cursor, verb)
@@ -68,11 +74,19 @@ def _guard(stack: Stack, connection: Connection, cursor: Any, verb: str | None) 
         if verb != "rollback":
             raise refusals.refused(stack.transaction, "send SQL")
         _skip(connection.engine, cursor)
-    elif stack.moving:
-        return
+    elif not stack.moving:
+        _guard_plain(stack, verb)
+
+
+def _guard_plain(stack: Stack, verb: str | None) -> None:
+    if not stack.transaction.is_open:
+        if stack.transaction.block:
+            raise refusals.ended_behind(stack.transaction)
     elif verb == "rollback":
         stack.heal()
-    elif State.FAILED in (state, stack.top.state) or stack.top.state is State.UNDONE:
+    elif stack.stuck is not None:
+        raise refusals.stuck(stack.top, "send SQL", stack.stuck)
+    elif stack.top.recorded is State.UNDONE:
         raise refusals.refused(stack.top, "send SQL")
 
 
@@ -138,7 +152,7 @@ def _handle_error(context: ExceptionContext) -> None:
     if stack is None or connection.closed or connection.invalidated:
         return
     cause = context.sqlalchemy_exception or error
-    what = "COMMIT failed" if context.statement is None else f"{refusals.masked(context.statement)!r} failed"
+    what = _told(stack, context)
     if stack.transaction.state is State.COMMITTING:
         _commit_failed(stack, connection, context, Cause(what, cause, caller()))
         return
@@ -148,6 +162,14 @@ def _handle_error(context: ExceptionContext) -> None:
     elif aftermath is Aftermath.FAILED:
         stack.sync()
         stack.fail(cause, what)
+
+
+def _told(stack: Stack, context: ExceptionContext) -> str:
+    """Which statement failed, and how the database calls it."""
+    statement = "COMMIT" if context.statement is None else repr(refusals.masked(context.statement))
+    row, error = stack.capabilities, context.original_exception
+    kind, code = row.kind(error), row.code(error)
+    return f"{statement} failed ({kind}{'' if code is None else f' {code}'})"
 
 
 def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) -> Aftermath:
@@ -170,6 +192,7 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
         if cause.error is not None:
             cause.error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
         connection.invalidate(second)
+    stack.unsaved = False
     stack.transaction.move(
         Move.FAIL, End(f"rolled back: COMMIT was refused with {type(cause.error).__name__}", cause.where)
     )
@@ -217,10 +240,11 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
     try:
         stack.refuse_commit("connection.commit()")
     except errors.SavepointsError as error:
-        what = "connection.commit() was refused"
-        connection.dialect.do_rollback(connection.connection)
-        stack.rolled_back(End(f"rolled back: {what}", caller()))
-        stack.transaction.cause = Cause(what, error, caller())
+        cause = stack.transaction.cause or Cause("connection.commit() was refused", error, caller())
+        if not connection.invalidated:
+            connection.dialect.do_rollback(connection.connection)
+        stack.rolled_back(End("rolled back: connection.commit() was refused", caller()))
+        stack.transaction.cause = cause
         raise
 
 

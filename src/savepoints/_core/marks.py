@@ -14,7 +14,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import _compat
-from savepoints._core.objects import Touched, restore
+from savepoints._core.objects import Touched, forget_changes, restore
 
 if TYPE_CHECKING:
     from savepoints._core.stack import Stack
@@ -178,6 +178,8 @@ class SessionMark:
                 self.nested.commit()
             return
         if self._is_current():
+            if not self.nested.is_active:
+                forget_changes(self.session)
             self.nested.rollback()
         self._forget_on_server()
         self._restore()
@@ -198,7 +200,7 @@ class SessionMark:
                 send(connection, wire.release.format(name))
 
     def _restore(self) -> None:
-        restore(self.session, self.touched, reloading=self.stack.runner is not None)
+        restore(self.session, self.touched)
         self.touched = Touched()
 
     def release(self) -> None:
@@ -208,6 +210,8 @@ class SessionMark:
         if kept:
             self.nested.commit()
         elif self._is_current():
+            if not self.nested.is_active:
+                forget_changes(self.session)
             self.nested.rollback()
 
     def merge(self, outer: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from savepoints._core import refusals
+from savepoints._core import objects, refusals
 from savepoints._core.attach import Target, find, stack_for
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
 from savepoints._core.roots import begin_driver, join
@@ -93,12 +93,15 @@ def roll_back(level: SavepointLevel) -> None:
     with stack.call("roll back to a savepoint"):
         stack.sync()
         stack.admit(level, Move.ROLLBACK_TO, "roll back to it")
-        _refuse_outside(stack, level, "roll back to")
+        refuse_outside(stack, level, "roll back to")
+        before = note_loaded(stack, level)
         undo_above(stack, level, End(f"undone by the rollback of {refusals.called(level)}", caller()))
         _or_lost(stack, lambda: level.mark.rollback(keep=True))
+        stack.stuck = None
         level.move(Move.ROLLBACK_TO)
         stack.transaction.move(Move.ROLLBACK_TO)
         level.rollbacks += 1
+        reload_lost(before)
 
 
 def release(level: SavepointLevel) -> None:
@@ -112,13 +115,31 @@ def release(level: SavepointLevel) -> None:
         stack.sync()
         stack.admit(level, Move.RELEASE, "release it")
         refuse_swallowed(stack, level, "release it")
-        _refuse_outside(stack, level, "release")
+        refuse_outside(stack, level, "release")
         if isinstance(level.mark, SessionMark):
             level.mark.session.flush()
         merge(stack, level)
 
 
-def _refuse_outside(stack: Stack, level: SavepointLevel, verb: str) -> None:
+Noted = list[tuple[Session, objects.Loaded]]
+
+
+def note_loaded(stack: Stack, level: SavepointLevel) -> Noted:
+    """What the sessions have loaded, before a level is undone, where an async face has to load it again."""
+    if stack.runner is None:
+        return []
+    marks = [inner.mark for inner in stack.levels[stack.index(level) :] if isinstance(inner.mark, SessionMark)]
+    sessions = dict.fromkeys(mark.session for mark in marks)
+    return [(s, objects.loaded(s, [mark.touched for mark in marks if mark.session is s])) for s in sessions]
+
+
+def reload_lost(before: Noted) -> None:
+    """Load again what the rollback has expired."""
+    for session, loaded in before:
+        objects.reload(session, loaded)
+
+
+def refuse_outside(stack: Stack, level: SavepointLevel, verb: str) -> None:
     index = stack.index(level)
     block = stack.block
     if isinstance(block, SavepointLevel) and stack.index(block) > index:
@@ -168,6 +189,7 @@ def end_undone(stack: Stack, level: SavepointLevel, how: End, first: BaseExcepti
         first: The error that led here: should the rollback be refused, a database's error is the cause of the loss.
     """
     _or_lost(stack, lambda: level.mark.rollback(keep=False), first)
+    stack.stuck = None
     stack.end(level, Move.ROLLBACK, how)
     stack.transaction.move(Move.ROLLBACK_TO)
 
@@ -176,7 +198,7 @@ def _or_lost(stack: Stack, statement: Callable[[], None], first: BaseException |
     """A refused ROLLBACK TO means that the server has dropped the savepoint, and so the transaction."""
     try:
         statement()
-    except BaseException as error:
+    except DBAPIError as error:
         stack.lose(first if isinstance(first, DBAPIError) else error, "a rollback to a savepoint was refused")
         raise
 
@@ -192,6 +214,21 @@ def merge(stack: Stack, level: SavepointLevel) -> None:
 # -- the outermost unit
 
 
+def _end_before_commit(stack: Stack) -> None:
+    """SQLAlchemy's nested transactions are released before a COMMIT, what the code doomed is undone.
+
+    Savepoints of ours on a connection need no statement: they end when COMMIT is answered.
+    """
+    how = End(f"merged into {printable(stack.transaction.name)!r}", caller())
+    for level in reversed(stack.levels.copy()):
+        if level.state is State.DOOMED:
+            undo_above(stack, level, End(f"undone with {refusals.called(level)}", caller()))
+            end_undone(stack, level, End("rolled back: it was doomed", caller()))
+        elif not isinstance(level.mark, ConnectionMark):
+            level.mark.vanish(kept=True)
+            stack.end(level, Move.OUTER_RELEASE, how)
+
+
 def commit(stack: Stack) -> None:
     """Commit; open bookmarks end as released, doomed ones undone.
 
@@ -199,10 +236,14 @@ def commit(stack: Stack) -> None:
         CommitOutcomeUnknown: COMMIT was sent and its answer never came.
     """
     transaction = stack.transaction
-    _end_bookmarks(stack, transaction, End("committed with the transaction", caller()))
+    stack.answered = False
+    _end_before_commit(stack)
     try:
         stack.root.commit()
     except BaseException as error:
+        if stack.answered:  # a listener has failed after it: the error passes, the work is stored
+            stack.committed(End("committed", caller()))
+            raise
         if transaction.state is State.UNKNOWN:
             unknown = refusals.unknown_outcome(transaction, error)
             if isinstance(error, Exception):

@@ -13,8 +13,17 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect, select, tuple_
-from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, selectinload, undefer
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    Session,
+    SessionTransaction,
+    make_transient,
+    make_transient_to_detached,
+    selectinload,
+    undefer,
+)
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
 
@@ -86,29 +95,52 @@ def _has_listeners(session: Session) -> bool:
     return any(len(getattr(dispatch, name)) > ours for name, ours in _OURS.items())
 
 
-def restore(session: Session, touched: Touched, *, reloading: bool) -> None:
-    """Expire what was touched inside and is still the session's.
+def restore(session: Session, touched: Touched) -> None:
+    """Bring the session's objects to where they were; what was touched inside is expired.
 
     Called after the rollback was answered. Objects that were expunged inside stay out.
-
-    Args:
-        session: The session.
-        touched: What was touched inside.
-        reloading: Load again what was loaded: in async code a later access to an expired attribute would have to load
-            it without an ``await``, which raises MissingGreenlet.
     """
-    states = dict(touched.traces())
+    traces = dict(touched.traces())
     for obj in session.dirty:
-        states.setdefault(instance_state(obj), Trace())
-    objects = [obj for state in states if state.session is session and (obj := state.obj()) is not None]
-    born = [state for state, trace in states.items() if trace.born and state.obj() is not None]
+        traces.setdefault(instance_state(obj), Trace())
+    born = [state for state, trace in traces.items() if trace.born and state.obj() is not None]
     if born:
         _forget_ghosts(session, born)
-    loaded = [(obj, frozenset(obj.__dict__)) for obj in objects] if reloading else []
-    for obj in objects:
+    for state, trace in traces.items():
+        obj = state.obj()
+        if obj is None or state.session is not session:
+            continue
+        if trace.key is not None and state.key != trace.key and state.persistent:
+            _put_back(session, obj, trace.key)
+        elif session.identity_map.get(state.key) is obj:
+            expire(session, obj)
+        elif state.persistent:
+            session.expunge(obj)  # its key belongs to another object, which had it before
+
+
+def _put_back(session: Session, obj: Any, key: Any) -> None:
+    """Give an object its identity back: SQLAlchemy restores only the last of several changes of a primary key."""
+    other = session.identity_map.get(key)
+    if other is not None:
+        session.expunge(other)
+    mapper: Mapper[Any] = inspect(obj).mapper
+    expire(session, obj)
+    session.expunge(obj)
+    make_transient(obj)
+    for column, value in zip(mapper.primary_key, key[1], strict=True):
+        set_committed_value(obj, mapper.get_property_by_column(column).key, value)
+    make_transient_to_detached(obj)
+    session.add(obj)
+
+
+def forget_changes(session: Session) -> None:
+    """What was changed after a failed flush is discarded with it; SQLAlchemy would warn of it first."""
+    for obj in session.new:
+        session.expunge(obj)
+    for obj in session.deleted:
+        session.add(obj)
+    for obj in session.dirty:
         expire(session, obj)
-    if loaded:
-        reload(session, loaded)
 
 
 def expire(session: Session, obj: Any) -> None:
@@ -150,17 +182,34 @@ def _references(targets: set[Mapper[Any]]) -> Iterator[tuple[type, str]]:
 
 _BATCH = 500
 
+Loaded = list[tuple[Any, frozenset[str]]]
 
-def reload(session: Session, loaded: Iterable[tuple[Any, frozenset[str]]]) -> None:
-    """Load attributes again, a SELECT per class and set of attributes; rows that are gone leave the session."""
+
+def loaded(session: Session, inside: Iterable[Touched]) -> Loaded:
+    """The objects that a rollback may expire, with the attributes that they have loaded now."""
+    found = list(inside)
+    if any(touched.heavy for touched in found) or session.new or session.deleted:
+        objects = [*session.identity_map.values(), *session.deleted]
+    else:
+        states = {state: None for touched in found for state, _ in touched.traces()}
+        objects = [obj for state in states if (obj := state.obj()) is not None] + list(session.dirty)
+    return [(obj, frozenset(obj.__dict__)) for obj in objects]
+
+
+def reload(session: Session, before: Loaded) -> None:
+    """Load what a rollback has expired, a SELECT per class and set of attributes; rows that are gone leave the session.
+
+    In async code a later access to an expired attribute would have to load it without an ``await``, which raises
+    MissingGreenlet.
+    """
     groups: dict[tuple[Mapper[Any], frozenset[str]], list[Any]] = defaultdict(list)
-    for obj, keys in loaded:
-        mapper: Mapper[Any] = inspect(obj).mapper
-        groups[mapper, keys & frozenset(mapper.attrs.keys())].append(obj)
+    for obj, keys in before:
+        state = inspect(obj)
+        missing = (keys & frozenset(state.mapper.attrs.keys())) - frozenset(obj.__dict__)
+        if missing and state.persistent and state.session is session:
+            groups[state.mapper, missing].append(obj)
     with session.no_autoflush:
         for (mapper, keys), objects in groups.items():
-            if not keys:
-                continue  # nothing had been loaded
             for start in range(0, len(objects), _BATCH):
                 _reload_batch(session, mapper, keys, objects[start : start + _BATCH])
 

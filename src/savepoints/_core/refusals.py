@@ -5,6 +5,7 @@ No row values: a statement is shown with its literals masked, a driver's message
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import TypeVar
@@ -57,6 +58,19 @@ def refused(level: Level, verb: str) -> errors.SavepointsError:
         )
     kind = errors.NoTransaction if level.parent is None else errors.SavepointEnded
     return kind(f"cannot {verb}: {called(level)} has ended, {level.outcome}")
+
+
+def stuck(level: Level, verb: str, cause: Cause) -> errors.TransactionFailed:
+    """The server takes only a rollback, whatever else holds for the level."""
+    return _raised_from(errors.TransactionFailed(f"cannot {verb} in {called(level)}{_because(cause)}"), cause)
+
+
+def forked(pid: int, verb: str) -> errors.WrongTask:
+    """A forked child uses what is its parent's."""
+    return errors.WrongTask(
+        f"cannot {verb}: the transaction was opened in process {pid}, and this is its fork {os.getpid()}",
+        hint="open connections of its own in the child (engine.dispose(close=False) there)",
+    )
 
 
 def ended_behind(level: Level) -> errors.OutOfOrder:

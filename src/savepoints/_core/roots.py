@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from savepoints import _compat
 from savepoints._core import refusals
 from savepoints._core.guards import watch_engine
-from savepoints._core.stack import KEY, Stack, stack_of
-from savepoints._databases import Capabilities, capabilities
+from savepoints._core.stack import Stack, stack_of
+from savepoints._databases import Aftermath, Capabilities, capabilities
 
 
 class Root(Protocol):
@@ -25,6 +25,8 @@ class Root(Protocol):
     def commit(self) -> None: ...
 
     def rollback(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class ConnectionRoot:
@@ -45,6 +47,9 @@ class ConnectionRoot:
     def rollback(self) -> None:
         self.connections[0].rollback()
 
+    def close(self) -> None:
+        """Nothing stays open on a connection after its COMMIT."""
+
 
 class SessionRoot:
     """The transaction of a Session, on as many connections as it uses."""
@@ -64,6 +69,13 @@ class SessionRoot:
 
     def rollback(self) -> None:
         self._session.rollback()
+
+    def close(self) -> None:
+        """A listener that fails after the COMMIT leaves SQLAlchemy's transaction in a state that only a close ends."""
+        transaction = self._session.get_transaction()
+        if transaction is not None:
+            transaction.close()
+            self._session.expire_all()
 
 
 def refuse_autocommit(connection: Connection, row: Capabilities) -> None:
@@ -89,9 +101,7 @@ def join(stack: Stack, connection: Connection) -> None:
         return
     watch_engine(connection.engine)
     refuse_autocommit(connection, stack.capabilities)
-    connection.execution_options(**{KEY: stack})
-    if connection not in stack.root.connections:
-        stack.root.connections.append(connection)
+    stack.take(connection)
     if not stack.root.connections[1:]:
         stack.capabilities = capabilities(connection.dialect)
     if stack.transaction.managed or stack.levels or stack.joined:
@@ -103,7 +113,7 @@ def begin_driver(stack: Stack, connection: Connection) -> None:
     row, options = stack.capabilities, stack.options
     if id(connection) in stack.begun or row.begin is None:
         return
-    running = row.in_transaction(connection.connection.driver_connection)
+    running = row.standing(connection.connection.driver_connection) is Aftermath.OPEN
     if options.immediate and row.begin_immediate is not None:
         if running and row.restart is not None:
             connection.exec_driver_sql(row.restart)

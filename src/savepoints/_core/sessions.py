@@ -50,8 +50,9 @@ def _listen(target: Session | type[Session]) -> None:
         ("before_flush", _before_flush),
         ("after_flush", _after_flush),
         ("loaded_as_persistent", _loaded_as_persistent),
+        ("detached_to_persistent", _detached_to_persistent),
     ):
-        event.listen(target, name, listener)
+        event.listen(target, name, listener, insert=True)
 
 
 def _watch_entity(entity: type) -> None:
@@ -74,6 +75,8 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
     stack = stack_of(session)
     if stack is None:
         return
+    if stack.transaction.block and not stack.transaction.is_open:
+        stack.take(connection)  # SQLAlchemy keeps it for the session: the next statement must be refused, too
     _refuse_if_over(session, stack)
     if not stack.transaction.is_open:
         return
@@ -121,8 +124,13 @@ def _before_commit(session: Session) -> None:
 
 def _after_commit(session: Session) -> None:
     stack = stack_of(session)
-    if stack is not None and not stack.moving:
-        stack.kept = session.get_nested_transaction() or session.get_transaction()
+    if stack is None:
+        return
+    nested = session.get_nested_transaction()
+    if stack.moving:
+        stack.answered = nested is None and stack.root.session is session
+    else:
+        stack.kept = nested or session.get_transaction()
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
@@ -200,6 +208,8 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
 
 
 def _after_flush(session: Session, context: Any) -> None:
+    for obj in session.new:
+        _watch_entity(type(obj))
     touched = _touched(session)
     if touched is None:
         return
@@ -222,6 +232,10 @@ def _loaded_as_persistent(session: Session, obj: Any) -> None:
     touched = _touched(session)
     if touched is not None:
         touched.read(instance_state(obj), born=True)
+
+
+def _detached_to_persistent(session: Session, obj: Any) -> None:
+    _watch_entity(type(obj))
 
 
 def _on_refresh(state: InstanceState[Any], context: Any, attributes: Any) -> None:

@@ -17,6 +17,7 @@ from savepoints._core import refusals, tasks
 from savepoints._core.marks import PlainMark, SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
+from savepoints._databases import Aftermath
 from savepoints._model.levels import Cause, End, Level, SavepointLevel, TransactionLevel
 from savepoints._model.states import Move, State
 from savepoints._places import Ending, Worker, caller, label, worker
@@ -99,6 +100,7 @@ class Stack:
 
     __slots__ = (
         "__weakref__",
+        "answered",
         "begun",
         "capabilities",
         "control",
@@ -116,6 +118,7 @@ class Stack:
         "runner",
         "sent",
         "sessions",
+        "stuck",
         "transaction",
         "under_way",
         "undo",
@@ -148,6 +151,8 @@ class Stack:
         self.flushing = False  # a session's flush is under way: what it writes is told by its own events
         self.leaving = False  # a plain session.commit() has passed our guard
         self.kept: SessionTransaction | None = None  # one whose commit was answered, until it has ended
+        self.stuck: Cause | None = None  # the server takes only a rollback to a savepoint, or of all
+        self.answered = False  # COMMIT of the session was answered: what fails after it does not undo it
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
         self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
@@ -206,6 +211,44 @@ class Stack:
                 return index
         raise refusals.refused(level, "steer it")
 
+    def take(self, connection: Connection) -> None:
+        """The connection belongs to this stack from now on."""
+        connection.execution_options(**{KEY: self})
+        if connection not in self.root.connections:
+            self.root.connections.append(connection)
+
+    @property
+    def connection_state(self) -> str:
+        """What SQLAlchemy knows of the (first) connection, for messages."""
+        if not self.root.connections:
+            return "not in use yet"
+        connection = self.root.connections[0]
+        if connection.closed:
+            return "closed"
+        if connection.invalidated:
+            return "invalidated"
+        return "in transaction" if connection.in_transaction() else "idle"
+
+    # -- the truth
+
+    def look(self) -> None:
+        """Ask SQLAlchemy and the drivers what happened past our listeners; costs no round trip."""
+        transaction = self.transaction
+        if transaction.refresh is not None:
+            transaction.refresh()
+        if transaction.recorded in (State.OPEN, State.DOOMED) and self.begun:
+            for connection in self.root.connections:
+                if id(connection) in self.begun and not connection.closed and not connection.invalidated:
+                    self._look_at(connection)
+
+    def _look_at(self, connection: Connection) -> None:
+        standing = self.capabilities.standing(connection.connection.driver_connection)
+        if standing is Aftermath.LOST:
+            self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text")
+        elif standing is Aftermath.FAILED and self.stuck is None:
+            self.sync()
+            self.fail(None, "a statement failed past SQLAlchemy")
+
     # -- who may call
 
     def call(self, verb: str, *, steering: bool = True) -> _Call:
@@ -215,10 +258,7 @@ class Stack:
             WrongTask: Before any SQL.
         """
         if self.pid != os.getpid():
-            raise errors.WrongTask(
-                f"cannot {verb}: the transaction was opened in process {self.pid}, and this is its fork {os.getpid()}",
-                hint="open connections of its own in the child (engine.dispose(close=False) there)",
-            )
+            raise refusals.forked(self.pid, verb)
         call = self.under_way
         if not call.lock.acquire(blocking=False):
             raise errors.WrongTask(
@@ -254,7 +294,8 @@ class Stack:
     def admit(self, level: Level, move: Move, verb: str) -> None:
         """Let a move pass, or say why not."""
         transaction = self.transaction
-        if level.state is State.OPEN and transaction.recorded is State.OPEN:
+        self.look()
+        if level.recorded is State.OPEN and transaction.recorded is State.OPEN:
             return
         if transaction.block and not transaction.is_open:
             raise refusals.ended_behind(transaction)
@@ -262,6 +303,8 @@ class Stack:
             row = asked.TABLE[asked.state]
             if move in row and not isinstance(row[move], State):
                 raise refusals.refused(asked, verb)
+        if self.stuck is not None and move is Move.SAVEPOINT:
+            raise refusals.stuck(level, verb, self.stuck)
 
     def push(self, level: SavepointLevel) -> None:
         """A savepoint is there: the database has answered."""
@@ -322,6 +365,13 @@ class Stack:
         level.mark = None
         del self.levels[index]
         self.unsaved = self.unsaved or level.state is State.RELEASED
+
+    def __del__(self) -> None:
+        """Say which block was never left: its object and its connection were thrown away."""
+        block = self.block if self.transaction.recorded not in TransactionLevel.ENDS else None
+        if block is not None:
+            text = f"the block of {refusals.called(block)} was never left"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def end_above(self, level: Level, move: Move, end: End) -> None:
         """The savepoints inside a level have ended with it, innermost first."""
@@ -390,9 +440,10 @@ class Stack:
                 raise
             _logger.warning("%s", warning)
 
-    def fail(self, error: BaseException, what: str) -> None:
+    def fail(self, error: BaseException | None, what: str) -> None:
         """The server refused a statement and takes only a rollback now."""
         cause = Cause(what, error, caller())
+        self.stuck = self.stuck or cause
         for level in dict.fromkeys((self.top, self.transaction)):
             if level.state not in (State.FAILED, State.DOOMED, State.LOST):
                 level.move(Move.FAIL)
@@ -400,6 +451,7 @@ class Stack:
 
     def heal(self) -> None:
         """A rollback to a savepoint went out: the server takes statements again."""
+        self.stuck = None
         for level in dict.fromkeys((self.top, self.transaction)):
             if level.state is State.FAILED:
                 level.move(Move.ROLLBACK_TO)

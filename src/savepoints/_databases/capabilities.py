@@ -30,7 +30,10 @@ class Kind(Enum):
     INTERRUPTED = "interrupted"
     CONSTRAINT = "constraint"
     CONSEQUENCE = "consequence of an earlier error"
-    OTHER = "other"
+    OTHER = "error"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class Capabilities:
         begin: SQL that begins a transaction where the driver does not by itself, else None.
         begin_immediate: SQL that begins one with the write lock taken, else None.
         restart: SQL that ends the driver's own empty transaction, so that ``begin_immediate`` can be sent.
-        in_transaction: Asks the driver connection; None where it cannot tell without a round trip.
-        closed: Whether the driver knows that its connection is closed.
+        standing: What the driver connection says of a transaction that was begun, without a round trip; None where it
+            cannot tell an open one from a failed one.
         aftermath: What an error left of the transaction, from the driver connection and the driver's error.
         kind: What sort of error it is.
         code: The database's own code of an error, as text.
@@ -87,8 +90,7 @@ class Capabilities:
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
     driver_autocommit: Callable[[Any], bool | None] = _none
-    in_transaction: Callable[[Any], bool | None] = _none
-    closed: Callable[[Any], bool | None] = _none
+    standing: Callable[[Any], Aftermath | None] = _none
     begin: str | None = None
     begin_immediate: str | None = None
     restart: str | None = None

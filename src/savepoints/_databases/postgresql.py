@@ -46,11 +46,7 @@ def kind(error: BaseException) -> Kind:
     return _KINDS.get(state, Kind.OTHER)
 
 
-def _psycopg_in_transaction(driver_connection: Any) -> bool:
-    return int(driver_connection.info.transaction_status) in (_ACTIVE, _IN_TRANSACTION, _IN_ERROR)
-
-
-def _psycopg_aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
+def _psycopg_standing(driver_connection: Any) -> Aftermath:
     """libpq keeps the truth: the server tells the transaction's status with each answer."""
     status = int(driver_connection.info.transaction_status)
     if status == _IN_ERROR:
@@ -58,9 +54,18 @@ def _psycopg_aftermath(driver_connection: Any, error: BaseException) -> Aftermat
     return Aftermath.OPEN if status in (_ACTIVE, _IN_TRANSACTION) else Aftermath.LOST
 
 
+def _psycopg_aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
+    return _psycopg_standing(driver_connection)
+
+
+def _asyncpg_standing(driver_connection: Any) -> Aftermath | None:
+    in_transaction = not driver_connection.is_closed() and driver_connection.is_in_transaction()
+    return None if in_transaction else Aftermath.LOST
+
+
 def _asyncpg_aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
     """asyncpg does not tell a failed transaction from an open one, but only the server's errors have a severity."""
-    if driver_connection.is_closed() or not driver_connection.is_in_transaction():
+    if _asyncpg_standing(driver_connection) is Aftermath.LOST:
         return Aftermath.LOST
     source = error.__cause__ or error
     return Aftermath.FAILED if getattr(source, "severity", None) else Aftermath.OPEN
@@ -69,8 +74,7 @@ def _asyncpg_aftermath(driver_connection: Any, error: BaseException) -> Aftermat
 def _row(
     driver: str,
     aftermath: Callable[[Any, BaseException], Aftermath],
-    in_transaction: Callable[[Any], bool | None],
-    closed: Callable[[Any], bool | None],
+    standing: Callable[[Any], Aftermath | None],
 ) -> Capabilities:
     return Capabilities(
         database="postgresql",
@@ -85,8 +89,7 @@ def _row(
         aftermath=aftermath,
         kind=kind,
         code=code,
-        in_transaction=in_transaction,
-        closed=closed,
+        standing=standing,
         read_only={"postgresql_readonly": True},
         deferrable={"postgresql_deferrable": True},
         notes=("a few statements refuse to run in a transaction, among them VACUUM and CREATE INDEX CONCURRENTLY",),
@@ -94,6 +97,6 @@ def _row(
 
 
 ROWS = (
-    _row("psycopg", _psycopg_aftermath, _psycopg_in_transaction, lambda driver: bool(driver.closed)),
-    _row("asyncpg", _asyncpg_aftermath, lambda driver: None, lambda driver: bool(driver.is_closed())),
+    _row("psycopg", _psycopg_aftermath, _psycopg_standing),
+    _row("asyncpg", _asyncpg_aftermath, _asyncpg_standing),
 )

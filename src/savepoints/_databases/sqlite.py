@@ -21,14 +21,14 @@ _PRIMARY = {
 }
 
 
-def in_transaction(driver_connection: Any) -> bool:
-    """What the library itself says; both drivers ask ``sqlite3_get_autocommit``."""
-    return bool(driver_connection.in_transaction)
+def standing(driver_connection: Any) -> Aftermath:
+    """What the library itself says: both drivers ask ``sqlite3_get_autocommit``. There is nothing in between."""
+    return Aftermath.OPEN if driver_connection.in_transaction else Aftermath.LOST
 
 
 def aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
     """Most errors undo their statement alone; FULL, INTERRUPT in a write, IOERR and OR ROLLBACK end everything."""
-    return Aftermath.OPEN if in_transaction(driver_connection) else Aftermath.LOST
+    return standing(driver_connection)
 
 
 def _result_code(error: BaseException) -> int | None:
@@ -65,6 +65,7 @@ def driver_autocommit(driver_connection: Any) -> bool:
 
 
 _SNAPSHOT = "a read-only transaction sees one snapshot anyway: deferrable asks for nothing more"
+_PRAGMAS = "settings that are stored in the file, as PRAGMA user_version, are data, and undone"
 _LATE_CLOSE = (
     "a statement that was cancelled keeps its lock until the error is freed: its traceback holds the cursor, and the "
     "library closes a connection only after its last cursor"
@@ -81,19 +82,19 @@ def _row(driver: str, *notes: str) -> Capabilities:
         transactional_ddl="yes",
         failed_statement="undone alone",
         sequences="reused",
-        settings="undone",
+        settings="kept",
         aftermath=aftermath,
         kind=kind,
         code=code,
         driver_autocommit=driver_autocommit,
-        in_transaction=in_transaction,
+        standing=standing,
         begin="BEGIN",
         begin_immediate="BEGIN IMMEDIATE",
         restart="ROLLBACK",
         read_only_on="PRAGMA query_only = 1",
         read_only_off="PRAGMA query_only = 0",
         deferrable={},
-        notes=(_SNAPSHOT, *notes),
+        notes=(_SNAPSHOT, _PRAGMAS, *notes),
     )
 
 

@@ -91,9 +91,7 @@ class Level:
     @property
     def state(self) -> State:
         """The state now, one of the table in the documentation ("States")."""
-        transaction: TransactionLevel = self.stack.transaction
-        if transaction.refresh is not None:
-            transaction.refresh()
+        self.stack.look()
         return self.recorded
 
     @property
@@ -155,7 +153,8 @@ class Level:
 
     def __repr__(self) -> str:
         word = type(self).__name__
-        return f"<{word} {printable(self.path)!r} {self.recorded}, opened at {self.opened_at}>"
+        about = f"connection {self.stack.connection_state}, opened at {self.opened_at}"
+        return f"<{word} {printable(self.path)!r} {self.state}, {about}>"
 
 
 class TransactionLevel(Level):
