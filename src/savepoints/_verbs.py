@@ -212,7 +212,8 @@ def atomic(target: Any, name: str | None = None, *, savepoint: bool = True, roll
         rollback: The end undoes this level also without an error.
 
     Raises:
-        As `transaction` and `savepoint`, when the block is entered.
+        AlreadyInTransaction, NotSupported, TransactionFailed, TransactionLost, WrongTask: As `transaction` and
+            `savepoint` do, when the block is entered.
     """
     found = _target(target, "atomic")
     kind = aio.AsyncAtomicBlock if _is_async(found) else _sync.AtomicBlock

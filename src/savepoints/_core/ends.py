@@ -87,29 +87,29 @@ def _note_open_blocks(stack: Stack, level: Level, error: BaseException) -> None:
 
 
 def _end_well(stack: Stack, level: SavepointLevel, *, rollback: bool) -> None:
-    if level.state is State.LOST:
+    if level.recorded is State.LOST:
         raise refusals.refused(level, "keep the block's work")
-    if not level.is_open:
-        if level.state is not State.RELEASED:
+    if not level.is_alive:
+        if level.recorded is not State.RELEASED:
             raise refusals.ended_behind(level)
         return
     _refuse_open_blocks(stack, level)
-    if not rollback and isinstance(level.mark, SessionMark) and level.state is State.OPEN:
+    if not rollback and isinstance(level.mark, SessionMark) and level.recorded is State.OPEN:
         level.mark.session.flush()
     refuse_swallowed(stack, level, "keep the block's work")
-    if rollback or level.state is State.DOOMED:
+    if rollback or level.recorded is State.DOOMED:
         _undo(stack, level, None)
     else:
         try:
             merge(stack, level)
         except BaseException as error:
-            if level.parent is not None and level.is_open:
+            if level.parent is not None and level.is_alive:
                 stack.doom(level.parent, f"the release of {refusals.called(level)} failed", error)
             raise
 
 
 def _refuse_open_blocks(stack: Stack, level: Level) -> None:
-    if not level.is_open or stack.top is level:
+    if not level.is_alive or stack.top is level:
         return
     start = stack.index(level) + 1 if isinstance(level, SavepointLevel) else 0
     for inner in stack.levels[start:]:
@@ -119,7 +119,7 @@ def _refuse_open_blocks(stack: Stack, level: Level) -> None:
 
 def _undo(stack: Stack, level: SavepointLevel, error: BaseException | None) -> None:
     """Undo the level and end it. With an error under way, what goes wrong here becomes a note on it."""
-    if not level.is_open:
+    if not level.is_alive:
         return
     how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     try:
@@ -144,7 +144,7 @@ def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bo
     """
     transaction = stack.transaction
     with stack.call("leave the transaction", steering=error is None):
-        lost = transaction.cause if transaction.state is State.LOST else None
+        lost = transaction.cause if transaction.recorded is State.LOST else None
         try:
             if error is None:
                 stack.sync()
@@ -158,7 +158,7 @@ def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bo
             raise
         finally:
             transaction.error = error
-            if transaction.state is not State.COMMITTED:
+            if transaction.recorded is not State.COMMITTED:
                 _clear(stack, error)
             elif error is not None:
                 stack.root.close()
@@ -169,15 +169,15 @@ def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bo
 
 def _end_transaction_well(stack: Stack, *, rollback: bool) -> None:
     transaction = stack.transaction
-    if transaction.state is State.LOST:
+    if transaction.recorded is State.LOST:
         raise refusals.lost(transaction)
-    if not transaction.is_open:
+    if not transaction.is_alive:
         raise refusals.ended_behind(transaction)
     _refuse_open_blocks(stack, transaction)
-    if not rollback and transaction.state is State.OPEN and stack.top.state is not State.UNDONE:
+    if not rollback and transaction.recorded is State.OPEN and stack.top.recorded is not State.UNDONE:
         stack.root.flush()
     refuse_swallowed(stack, transaction, "keep the block's work")
-    if not rollback and transaction.state is not State.DOOMED:
+    if not rollback and transaction.recorded is not State.DOOMED:
         commit(stack)
 
 
@@ -195,7 +195,7 @@ def _tell_loss(transaction: Level, error: BaseException, lost: Cause) -> None:
 def _clear(stack: Stack, error: BaseException | None) -> None:
     """Roll back what is left. With an error under way, what goes wrong here becomes a note on it."""
     cause = stack.transaction.cause
-    if stack.transaction.state is State.LOST and cause is not None:
+    if stack.transaction.recorded is State.LOST and cause is not None:
         how = f"lost: {cause.what}"
     else:
         how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
@@ -215,7 +215,7 @@ def joined_level(stack: Stack) -> Level:
     """
     with stack.call("join a transaction"):
         stack.sync()
-        if stack.transaction.state is State.LOST or not stack.transaction.is_open:
+        if stack.transaction.recorded is State.LOST or not stack.transaction.is_alive:
             stack.admit(stack.top, Move.SAVEPOINT, "join it")
         stack.joined.append(stack.top)
         for connection in stack.root.connections:
@@ -227,8 +227,8 @@ def leave_joined(stack: Stack, level: Level, error: BaseException | None) -> Non
     """Leave a joined block. After an error the level it joined can only be rolled back, even if that is swallowed."""
     if level in stack.joined:
         stack.joined.remove(level)
-    if error is not None and stack.transaction.is_open and stack.transaction.state is not State.LOST:
-        stack.doom(level if level.is_open else stack.top, "a joined block inside it failed", error)
+    if error is not None and stack.transaction.is_alive and stack.transaction.recorded is not State.LOST:
+        stack.doom(level if level.is_alive else stack.top, "a joined block inside it failed", error)
 
 
 def aims_at(error: BaseException | None, level: Level) -> bool:
@@ -241,6 +241,6 @@ def aims_at(error: BaseException | None, level: Level) -> bool:
 
 def swallows(level: Level, error: BaseException | None, suppress: Suppress) -> bool:
     """Whether the block of a level ends an error's way: the signal aimed at it, or one that is to be suppressed."""
-    if error is None or level.state not in (State.ROLLED_BACK, State.GONE):
+    if error is None or level.recorded not in (State.ROLLED_BACK, State.GONE):
         return False
-    return aims_at(error, level) or (level.state is State.ROLLED_BACK and isinstance(error, suppress))
+    return aims_at(error, level) or (level.recorded is State.ROLLED_BACK and isinstance(error, suppress))

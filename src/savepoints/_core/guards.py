@@ -58,7 +58,7 @@ def _before_cursor_execute(
     if stack.pid != os.getpid():
         raise refusals.forked(stack.pid, "send SQL")
     if stack.capabilities.begin is None:
-        stack.begun.add(id(connection))  # the driver begins with its first statement
+        stack.note_begin(connection)
     verb = None if stack.control is None else _control_verb(stack, connection, statement)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack, connection, cursor, verb)
@@ -69,7 +69,7 @@ def _before_cursor_execute(
 
 def _guard(stack: Stack, connection: Connection, cursor: Any, verb: str | None) -> None:
     """Refuse a statement that the transaction cannot take, or let a rollback to a savepoint through."""
-    state = stack.transaction.state
+    state = stack.transaction.recorded
     if state is State.LOST:
         if verb != "rollback":
             raise refusals.refused(stack.transaction, "send SQL")
@@ -79,7 +79,7 @@ def _guard(stack: Stack, connection: Connection, cursor: Any, verb: str | None) 
 
 
 def _guard_plain(stack: Stack, verb: str | None) -> None:
-    if not stack.transaction.is_open:
+    if not stack.transaction.is_alive:
         if stack.transaction.block:
             raise refusals.ended_behind(stack.transaction)
     elif verb == "rollback":
@@ -153,7 +153,7 @@ def _handle_error(context: ExceptionContext) -> None:
         return
     cause = context.sqlalchemy_exception or error
     what = _told(stack, context)
-    if stack.transaction.state is State.COMMITTING:
+    if stack.transaction.recorded is State.COMMITTING:
         _commit_failed(stack, connection, context, Cause(what, cause, caller()))
         return
     aftermath = _aftermath(stack, connection, context)
@@ -204,7 +204,10 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
 
 def _on_begin(connection: Connection) -> None:
     stack = stack_of(connection)
-    if stack is None or stack.moving or stack.transaction.is_open:
+    if stack is None or stack.moving:
+        return
+    stack.look()
+    if stack.transaction.is_alive:
         return
     if stack.transaction.block:
         raise refusals.ended_behind(stack.transaction)
@@ -218,7 +221,7 @@ def _on_commit(connection: Connection) -> None:
     if not stack.moving and not stack.leaving:
         _refuse_plain_commit(stack, connection)
     _undo_settings(stack, connection)
-    if stack.transaction.state is State.OPEN:
+    if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)
     if not stack.moving and stack.root.session is None:
         root = connection.get_transaction()

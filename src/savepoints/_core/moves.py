@@ -145,7 +145,7 @@ def refuse_outside(stack: Stack, level: SavepointLevel, verb: str) -> None:
     if isinstance(block, SavepointLevel) and stack.index(block) > index:
         raise refusals.outside(level, block, verb)
     joined = stack.joined[-1] if stack.joined else None
-    if isinstance(joined, SavepointLevel) and joined.is_open and stack.index(joined) >= index:
+    if isinstance(joined, SavepointLevel) and joined.is_alive and stack.index(joined) >= index:
         raise refusals.outside(level, joined, verb)
 
 
@@ -161,7 +161,7 @@ def _end_bookmarks(stack: Stack, level: Level, how: End) -> None:
     """What was opened inside ends with a level that is kept, innermost first; what the code doomed ends undone."""
     while stack.top is not level:
         inner = stack.levels[-1]
-        if inner.state is State.DOOMED:
+        if inner.recorded is State.DOOMED:
             end_undone(stack, inner, End("rolled back: it was doomed", caller()))
         else:
             inner.mark.vanish(kept=True)
@@ -170,12 +170,12 @@ def _end_bookmarks(stack: Stack, level: Level, how: End) -> None:
 
 def refuse_swallowed(stack: Stack, level: Level, verb: str) -> None:
     """A failure inside that somebody swallowed: the work is not whole, and must not be kept in silence."""
-    if stack.top is level and level.state is State.OPEN:
+    if stack.top is level and level.recorded is State.OPEN:
         return
     start = stack.index(level) if isinstance(level, SavepointLevel) else 0
     for inner in (level, *stack.levels[start:]):
-        failed = inner.state in (State.FAILED, State.UNDONE)
-        if failed or (inner.state is State.DOOMED and inner.cause is not None and inner.cause.error is not None):
+        failed = inner.recorded in (State.FAILED, State.UNDONE)
+        if failed or (inner.recorded is State.DOOMED and inner.cause is not None and inner.cause.error is not None):
             raise refusals.refused(inner, verb)
 
 
@@ -221,7 +221,7 @@ def _end_before_commit(stack: Stack) -> None:
     """
     how = End(f"merged into {printable(stack.transaction.name)!r}", caller())
     for level in reversed(stack.levels.copy()):
-        if level.state is State.DOOMED:
+        if level.recorded is State.DOOMED:
             undo_above(stack, level, End(f"undone with {refusals.called(level)}", caller()))
             end_undone(stack, level, End("rolled back: it was doomed", caller()))
         elif not isinstance(level.mark, ConnectionMark):
@@ -244,7 +244,7 @@ def commit(stack: Stack) -> None:
         if stack.answered:  # a listener has failed after it: the error passes, the work is stored
             stack.committed(End("committed", caller()))
             raise
-        if transaction.state is State.UNKNOWN:
+        if transaction.recorded is State.UNKNOWN:
             unknown = refusals.unknown_outcome(transaction, error)
             if isinstance(error, Exception):
                 raise unknown from error

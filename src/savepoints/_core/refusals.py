@@ -47,7 +47,7 @@ def _raised_from(error: E, cause: Cause | None) -> E:
 
 def refused(level: Level, verb: str) -> errors.SavepointsError:
     """Why a level does not take a move, by the state it is in."""
-    state, cause = level.state, level.cause
+    state, cause = level.recorded, level.cause
     if state is State.LOST:
         return _raised_from(errors.TransactionLost(f"cannot {verb}: the transaction was lost{_because(cause)}"), cause)
     if state in (State.FAILED, State.UNDONE):

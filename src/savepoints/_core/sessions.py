@@ -75,10 +75,10 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
     stack = stack_of(session)
     if stack is None:
         return
-    if stack.transaction.block and not stack.transaction.is_open:
+    if stack.transaction.block and not stack.transaction.is_alive:
         stack.take(connection)  # SQLAlchemy keeps it for the session: the next statement must be refused, too
     _refuse_if_over(session, stack)
-    if not stack.transaction.is_open:
+    if not stack.transaction.is_alive:
         return
     if not transaction.nested:
         join(stack, connection)
@@ -92,7 +92,7 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
 
 
 def _refuse_if_over(session: Session, stack: Stack) -> None:
-    if stack.moving or stack.transaction.is_open:
+    if stack.moving or stack.transaction.is_alive:
         return
     if stack.transaction.block:
         raise refusals.ended_behind(stack.transaction)
@@ -113,10 +113,11 @@ def _before_commit(session: Session) -> None:
     level = stack.level_of(nested)
     if level is None:
         return
-    if level.mark.ours:  # nobody commits our savepoint by hand: it is session.commit()
-        stack.refuse_commit("session.commit()")
+    plain = next((outer for outer in reversed(stack.levels) if not outer.mark.ours), None)
+    if plain is None or ending().verb.endswith("Session.commit"):
+        stack.refuse_commit("session.commit()")  # nobody commits a savepoint of ours by hand
         return
-    block = next((inner for inner in stack.levels[stack.index(level) :] if inner.block), None)
+    block = next((inner for inner in stack.levels[stack.index(plain) :] if inner.block), None)
     if block is not None:
         raise refusals.plain_call("a plain nested transaction was committed", block)
     stack.admit(stack.top, Move.RELEASE, "commit")
@@ -161,9 +162,9 @@ def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
     if level is not None:
         stack.end_above(level, Move.OUTER_ROLLBACK, End("undone by a failed flush", caller()))
         level.move(Move.FLUSH_FAIL)
-        if level.state is State.UNDONE:
+        if level.recorded is State.UNDONE:
             level.cause = Cause("a flush failed and undid it", error, caller())
-    elif not parent.nested and stack.root.session is parent.session and stack.transaction.is_open:
+    elif not parent.nested and stack.root.session is parent.session and stack.transaction.is_alive:
         what = "a flush failed outside any savepoint, and SQLAlchemy rolled the transaction back"
         stack.lose(error, what, by_server=False)
 
@@ -203,7 +204,7 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
     _refuse_if_over(session, stack)
     stack.flushing = True
     for level in (stack.transaction, stack.top):
-        if level.state in (State.FAILED, State.UNDONE, State.LOST):
+        if level.recorded in (State.FAILED, State.UNDONE, State.LOST):
             raise refusals.refused(level, "flush")
 
 

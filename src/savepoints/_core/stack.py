@@ -105,6 +105,7 @@ class Stack:
         "capabilities",
         "control",
         "face",
+        "first",
         "flushing",
         "joined",
         "kept",
@@ -144,6 +145,7 @@ class Stack:
         self.under_way = _Call()
         self.pid = os.getpid()
         self.begun: set[int] = set()  # connections on which a driver transaction is known to be open, by id
+        self.first: set[int] = set()  # those on which a first statement is under way, with which the driver begins
         self.control: Control | None = None
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
         self.owned: WeakSet[NestedTransaction] = WeakSet()  # nested transactions that belong to one of a session
@@ -175,7 +177,7 @@ class Stack:
     @property
     def is_over(self) -> bool:
         """The transaction has ended, and no block of ours waits for its exit."""
-        return not self.transaction.is_open and self.block is None
+        return not self.transaction.is_alive and self.block is None
 
     def find(self, name: str) -> SavepointLevel:
         """The nearest open savepoint of that name."""
@@ -233,6 +235,8 @@ class Stack:
 
     def look(self) -> None:
         """Ask SQLAlchemy and the drivers what happened past our listeners; costs no round trip."""
+        if self.moving:
+            return
         transaction = self.transaction
         if transaction.refresh is not None:
             transaction.refresh()
@@ -240,6 +244,13 @@ class Stack:
             for connection in self.root.connections:
                 if id(connection) in self.begun and not connection.closed and not connection.invalidated:
                     self._look_at(connection)
+
+    def note_begin(self, connection: Connection) -> None:
+        """Where the driver begins with its first statement, it has begun when there is a second one."""
+        key = id(connection)
+        if key in self.first:
+            self.begun.add(key)
+        self.first.add(key)
 
     def _look_at(self, connection: Connection) -> None:
         standing = self.capabilities.standing(connection.connection.driver_connection)
@@ -264,12 +275,13 @@ class Stack:
             raise errors.WrongTask(
                 f"cannot {verb} from {label(worker())} while `{call.verb}` from {label(call.by)} is under way"
             )
-        if steering and self.levels:
-            try:
+        try:
+            if steering and self.levels:
                 self._check_context(verb)
-            except BaseException:
-                call.lock.release()
-                raise
+            self.look()
+        except BaseException:
+            call.lock.release()
+            raise
         call.verb = verb
         call.by = worker()
         return call
@@ -294,13 +306,12 @@ class Stack:
     def admit(self, level: Level, move: Move, verb: str) -> None:
         """Let a move pass, or say why not."""
         transaction = self.transaction
-        self.look()
         if level.recorded is State.OPEN and transaction.recorded is State.OPEN:
             return
-        if transaction.block and not transaction.is_open:
+        if transaction.block and not transaction.is_alive:
             raise refusals.ended_behind(transaction)
         for asked in (level, transaction) if level is not transaction else (transaction,):
-            row = asked.TABLE[asked.state]
+            row = asked.TABLE[asked.recorded]
             if move in row and not isinstance(row[move], State):
                 raise refusals.refused(asked, verb)
         if self.stuck is not None and move is Move.SAVEPOINT:
@@ -356,7 +367,7 @@ class Stack:
 
     def end(self, level: SavepointLevel, move: Move, end: End) -> None:
         """A savepoint has ended: move it and take it off the stack."""
-        if level.is_open:
+        if level.is_alive:
             if not isinstance(level.after(move), State):
                 move = Move.OUTER_ROLLBACK
             level.move(move, end)
@@ -364,7 +375,7 @@ class Stack:
         level.mark.merge(self.levels[index - 1].mark if index else None)
         level.mark = None
         del self.levels[index]
-        self.unsaved = self.unsaved or level.state is State.RELEASED
+        self.unsaved = self.unsaved or level.recorded is State.RELEASED
 
     def __del__(self) -> None:
         """Say which block was never left: its object and its connection were thrown away."""
@@ -382,9 +393,9 @@ class Stack:
         """COMMIT was answered."""
         transaction = self.transaction
         transaction.refresh = None
-        if transaction.state is State.OPEN:  # a session that has used no connection sends no COMMIT
+        if transaction.recorded is State.OPEN:  # a session that has used no connection sends no COMMIT
             transaction.move(Move.COMMIT)
-        if transaction.state is State.COMMITTING:
+        if transaction.recorded is State.COMMITTING:
             transaction.move(Move.ANSWER, how)
             self.end_above(transaction, Move.OUTER_RELEASE, how)
             self.unsaved = False
@@ -411,10 +422,10 @@ class Stack:
     def refuse_commit(self, verb: str) -> None:
         """Refuse a plain commit inside a block of ours, and where the transaction cannot be committed."""
         block = self.block or (self.joined[-1] if self.joined else None)
-        if block is not None and self.transaction.state is not State.LOST:
+        if block is not None and self.transaction.recorded is not State.LOST:
             raise refusals.plain_call(verb, block)
         for level in (self.transaction, *reversed(self.levels)):
-            if level.state in (State.FAILED, State.UNDONE, State.DOOMED, State.LOST):
+            if level.recorded in (State.FAILED, State.UNDONE, State.DOOMED, State.LOST):
                 raise refusals.refused(level, "commit")
 
     def warn_uncommitted(self, end: Ending, *, raising: bool) -> None:
@@ -445,7 +456,7 @@ class Stack:
         cause = Cause(what, error, caller())
         self.stuck = self.stuck or cause
         for level in dict.fromkeys((self.top, self.transaction)):
-            if level.state not in (State.FAILED, State.DOOMED, State.LOST):
+            if level.recorded not in (State.FAILED, State.DOOMED, State.LOST):
                 level.move(Move.FAIL)
                 level.cause = cause
 
@@ -453,15 +464,15 @@ class Stack:
         """A rollback to a savepoint went out: the server takes statements again."""
         self.stuck = None
         for level in dict.fromkeys((self.top, self.transaction)):
-            if level.state is State.FAILED:
+            if level.recorded is State.FAILED:
                 level.move(Move.ROLLBACK_TO)
 
     def lose(self, error: BaseException | None, what: str, *, by_server: bool = True) -> None:
         """The whole transaction has ended without us. The first cause stays."""
         transaction = self.transaction
-        if transaction.state in (State.LOST, *transaction.ENDS):
+        if transaction.recorded in (State.LOST, *transaction.ENDS):
             return
-        unanswered = transaction.state is State.COMMITTING
+        unanswered = transaction.recorded is State.COMMITTING
         cause = Cause(what, error, caller(), by_server)
         transaction.move(Move.LOSE)
         transaction.cause = cause
@@ -475,7 +486,7 @@ class Stack:
         """The level can only be rolled back from now on; what doomed it first is kept."""
         if not isinstance(level.after(Move.DOOM), State):
             raise refusals.refused(level, "doom it")
-        already = level.state in (State.DOOMED, State.LOST)
+        already = level.recorded in (State.DOOMED, State.LOST)
         level.move(Move.DOOM)
         if not already:
             level.cause = Cause(reason, error, caller())

@@ -97,11 +97,11 @@ def _announced(dialect: Dialect) -> TransactionLevel | None:
     here = worker()
     for level, engine, by in entries:
         found = level()
-        if found is not None and engine() is dialect and by() is here and found.is_open:
+        if found is not None and engine() is dialect and by() is here and found.is_alive:
             return found
     return None
 
 
 def _is_open(entry: _Open) -> bool:
     level = entry[0]()
-    return level is not None and level.is_open
+    return level is not None and level.is_alive

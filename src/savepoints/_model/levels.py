@@ -105,6 +105,11 @@ class Level:
         return self.state not in self.ENDS
 
     @property
+    def is_alive(self) -> bool:
+        """`is_open` as far as events have told it."""
+        return self.recorded not in self.ENDS
+
+    @property
     def depth(self) -> int:
         """0 for the transaction, 1 for a savepoint directly inside it, and so on."""
         depth, level = 0, self.parent
