@@ -1,5 +1,9 @@
 """Transactions you can steer, on SQLAlchemy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
 from savepoints._verbs import (
     atomic,
@@ -10,7 +14,6 @@ from savepoints._verbs import (
     savepoint,
     transaction,
 )
-from savepoints.aio import AsyncSavepoint, AsyncSession, AsyncTransaction, async_scoped_session
 from savepoints.errors import (
     AlreadyInTransaction,
     BadName,
@@ -30,6 +33,9 @@ from savepoints.errors import (
     WrongArgument,
     WrongTask,
 )
+
+if TYPE_CHECKING:
+    from savepoints.aio import AsyncSavepoint, AsyncSession, AsyncTransaction, async_scoped_session
 
 __all__ = [
     "AlreadyInTransaction",
@@ -65,3 +71,14 @@ __all__ = [
     "scoped_session",
     "transaction",
 ]
+
+_ASYNC = frozenset({"AsyncSavepoint", "AsyncSession", "AsyncTransaction", "async_scoped_session"})
+
+
+def __getattr__(name: str) -> Any:
+    """The async names, when they are asked for: SQLAlchemy's asyncio side needs greenlet, which is an extra."""
+    if name in _ASYNC:
+        from savepoints import aio
+
+        return getattr(aio, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, overload
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_scoped_session,
-    async_sessionmaker,
-)
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from savepoints import _sync, aio, errors
+from savepoints import _sync, errors
 from savepoints._core import moves
 from savepoints._core.ends import Suppress
 from savepoints._core.options import Options
 from savepoints._model.levels import checked_name
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        async_scoped_session,
+        async_sessionmaker,
+    )
+
+    from savepoints import aio
+
 S = TypeVar("S", bound=Session)
-A = TypeVar("A", bound=AsyncSession)
+A = TypeVar("A", bound="AsyncSession")
 
-SyncTarget = Session | scoped_session[Any] | Connection
-AsyncTarget = AsyncSession | async_scoped_session[Any] | AsyncConnection
+SyncTarget: TypeAlias = Session | scoped_session[Any] | Connection
+AsyncTarget: TypeAlias = Union["AsyncSession", "async_scoped_session[Any]", "AsyncConnection"]
 
-_TARGETS = (Session, Connection, AsyncSession, AsyncConnection)
-_SOURCES = (Engine, sessionmaker, AsyncEngine, async_sessionmaker)
+_TARGETS = (Session, Connection)
+_SOURCES = (Engine, sessionmaker)
+
+
+def _is_kind(found: Any, *names: str) -> bool:
+    """Whether it is of one of these classes of SQLAlchemy's asyncio side, which whoever has one has imported."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    return module is not None and isinstance(found, tuple(getattr(module, name) for name in names))
+
+
+def _is_async(found: Any) -> bool:
+    if isinstance(found, (*_TARGETS, *_SOURCES)):
+        return False
+    return _is_kind(found, "AsyncSession", "AsyncConnection", "AsyncEngine", "async_sessionmaker")
 
 
 def _unscoped(target: Any) -> Any:
     """The session behind a scoped one."""
-    return target() if isinstance(target, (scoped_session, async_scoped_session)) else target
+    return target() if isinstance(target, scoped_session) or _is_kind(target, "async_scoped_session") else target
 
 
 def _target(target: Any, verb: str) -> Any:
-    target = _unscoped(target)
-    if isinstance(target, _TARGETS):
+    if not isinstance(target, _TARGETS):
+        target = _unscoped(target)
+    if isinstance(target, _TARGETS) or _is_kind(target, "AsyncSession", "AsyncConnection"):
         return target
     hint = "give a Session or Connection, sync or async"
-    if isinstance(target, _SOURCES):
+    if isinstance(target, _SOURCES) or _is_async(target):
         hint = "open a session or connection first, for instance by `with transaction(...)`"
     raise errors.WrongArgument(f"{verb} works on a session or connection, not on {type(target).__name__}", hint=hint)
-
-
-def _is_async(target: Any) -> bool:
-    return isinstance(target, (AsyncSession, AsyncConnection, AsyncEngine, async_sessionmaker))
 
 
 def _name(name: str | None) -> str | None:
@@ -137,14 +151,18 @@ def transaction(
         WrongArgument: The source or target is of another kind, or a generator function is decorated.
     """
     source = _unscoped(source_or_target)
-    if not isinstance(source, (*_TARGETS, *_SOURCES)):
+    if not isinstance(source, (*_TARGETS, *_SOURCES)) and not _is_async(source):
         raise errors.WrongArgument(
             f"transaction works on a source or target of SQLAlchemy, not on {type(source).__name__}",
             hint="give an engine or sessionmaker, or a session or connection, sync or async",
         )
     options = Options(isolation_level, read_only, deferrable, immediate)
-    kind = aio.AsyncTransactionBlock if _is_async(source) else _sync.TransactionBlock
-    return kind(source, _name(name), options, rollback=rollback, independent=independent)
+    _name(name)
+    if not _is_async(source):
+        return _sync.TransactionBlock(source, name, options, rollback=rollback, independent=independent)
+    from savepoints import aio
+
+    return aio.AsyncTransactionBlock(source, name, options, rollback=rollback, independent=independent)
 
 
 @overload
@@ -180,9 +198,11 @@ def savepoint(target: Any, name: str | None = None, *, rollback: bool = False, s
     """
     found = _target(target, "savepoint")
     _name(name)
-    if _is_async(found):
-        return aio.PendingSavepoint(found, name, rollback, suppress)
-    return _sync.open_savepoint(found, name, rollback, suppress)
+    if not _is_async(found):
+        return _sync.open_savepoint(found, name, rollback, suppress)
+    from savepoints import aio
+
+    return aio.PendingSavepoint(found, name, rollback, suppress)
 
 
 @overload
@@ -216,8 +236,12 @@ def atomic(target: Any, name: str | None = None, *, savepoint: bool = True, roll
             `savepoint` do, when the block is entered.
     """
     found = _target(target, "atomic")
-    kind = aio.AsyncAtomicBlock if _is_async(found) else _sync.AtomicBlock
-    return kind(found, _name(name), savepoint=savepoint, rollback=rollback)
+    _name(name)
+    if not _is_async(found):
+        return _sync.AtomicBlock(found, name, savepoint=savepoint, rollback=rollback)
+    from savepoints import aio
+
+    return aio.AsyncAtomicBlock(found, name, savepoint=savepoint, rollback=rollback)
 
 
 def require_transaction(target: SyncTarget | AsyncTarget) -> None:
@@ -230,8 +254,7 @@ def require_transaction(target: SyncTarget | AsyncTarget) -> None:
         NoTransaction: None is open.
     """
     found = _target(target, "require_transaction")
-    inside = aio.sync_of(found) if _is_async(found) else found
-    if not inside.in_transaction():
+    if not found.in_transaction():
         raise errors.NoTransaction(f"no transaction is open on this {type(found).__name__}")
 
 
@@ -253,10 +276,12 @@ def rollback_to(target: Any, name: str) -> Awaitable[None] | None:
         WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
     """
     found = _target(target, "rollback_to")
-    if _is_async(found):
-        return aio.rollback_to(found, name)
-    moves.roll_back(moves.named(found, name))
-    return None
+    if not _is_async(found):
+        moves.roll_back(moves.named(found, name))
+        return None
+    from savepoints import aio
+
+    return aio.rollback_to(found, name)
 
 
 @overload
@@ -278,10 +303,12 @@ def release(target: Any, name: str) -> Awaitable[None] | None:
         WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
     """
     found = _target(target, "release")
-    if _is_async(found):
-        return aio.release(found, name)
-    moves.release(moves.named(found, name))
-    return None
+    if not _is_async(found):
+        moves.release(moves.named(found, name))
+        return None
+    from savepoints import aio
+
+    return aio.release(found, name)
 
 
 @overload
@@ -295,4 +322,8 @@ def current_transaction(target: Any) -> _sync.Transaction | aio.AsyncTransaction
         target: Session, scoped_session or Connection, or their async twins (not awaited).
     """
     found = _target(target, "current_transaction")
-    return aio.current(found) if _is_async(found) else _sync.current(found)
+    if not _is_async(found):
+        return _sync.current(found)
+    from savepoints import aio
+
+    return aio.current(found)

@@ -159,13 +159,20 @@ def undo_above(stack: Stack, level: Level, how: End) -> None:
 
 def _end_bookmarks(stack: Stack, level: Level, how: End) -> None:
     """What was opened inside ends with a level that is kept, innermost first; what the code doomed ends undone."""
+    _undo_doomed(stack, level)
     while stack.top is not level:
         inner = stack.levels[-1]
-        if inner.recorded is State.DOOMED:
-            end_undone(stack, inner, End("rolled back: it was doomed", caller()))
-        else:
-            inner.mark.vanish(kept=True)
-            stack.end(inner, Move.OUTER_RELEASE, how)
+        inner.mark.vanish(kept=True)
+        stack.end(inner, Move.OUTER_RELEASE, how)
+
+
+def _undo_doomed(stack: Stack, level: Level) -> None:
+    """Undo the outermost doomed savepoint inside a level; what was opened inside it goes with it."""
+    start = stack.index(level) + 1 if isinstance(level, SavepointLevel) else 0
+    doomed = next((inner for inner in stack.levels[start:] if inner.recorded is State.DOOMED), None)
+    if doomed is not None:
+        undo_above(stack, doomed, End(f"undone with {refusals.called(doomed)}", caller()))
+        end_undone(stack, doomed, End("rolled back: it was doomed", caller()))
 
 
 def refuse_swallowed(stack: Stack, level: Level, verb: str) -> None:
@@ -219,12 +226,10 @@ def _end_before_commit(stack: Stack) -> None:
 
     Savepoints of ours on a connection need no statement: they end when COMMIT is answered.
     """
+    _undo_doomed(stack, stack.transaction)
     how = End(f"merged into {printable(stack.transaction.name)!r}", caller())
     for level in reversed(stack.levels.copy()):
-        if level.recorded is State.DOOMED:
-            undo_above(stack, level, End(f"undone with {refusals.called(level)}", caller()))
-            end_undone(stack, level, End("rolled back: it was doomed", caller()))
-        elif not isinstance(level.mark, ConnectionMark):
+        if not isinstance(level.mark, ConnectionMark):
             level.mark.vanish(kept=True)
             stack.end(level, Move.OUTER_RELEASE, how)
 

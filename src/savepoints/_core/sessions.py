@@ -203,6 +203,8 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
         return
     _refuse_if_over(session, stack)
     stack.flushing = True
+    if stack.stuck is not None:
+        raise refusals.stuck(stack.top, "flush", stack.stuck)
     for level in (stack.transaction, stack.top):
         if level.recorded in (State.FAILED, State.UNDONE, State.LOST):
             raise refusals.refused(level, "flush")

@@ -62,6 +62,9 @@ def _around(nested: SessionTransaction) -> SessionTransaction | None:
     return around
 
 
+_UNDER_WAY = (State.OPEN, State.FAILED, State.DOOMED)
+
+
 class Face(NamedTuple):
     """The classes in which a face hands levels to the user."""
 
@@ -240,9 +243,11 @@ class Stack:
         transaction = self.transaction
         if transaction.refresh is not None:
             transaction.refresh()
-        if transaction.recorded in (State.OPEN, State.DOOMED) and self.begun:
+        if transaction.recorded in _UNDER_WAY:
             for connection in self.root.connections:
-                if id(connection) in self.begun and not connection.closed and not connection.invalidated:
+                if connection.invalidated:
+                    self.lose(None, "the connection was discarded")
+                elif id(connection) in self.begun and not connection.closed:
                     self._look_at(connection)
 
     def note_begin(self, connection: Connection) -> None:

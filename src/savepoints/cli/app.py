@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from savepoints.cli import tour as _tour
 from savepoints.cli.page import page
+from savepoints.cli.stage import BrokenOff, CannotRun
+from savepoints.cli.tour import run
 
 # Plain, for its boxes hide the text; and its tracebacks would show local variables, a URL's password among them.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -53,10 +54,10 @@ def tour(
     looks what is stored. Nothing is left behind. The SQL is what was really sent.
     """
     try:
-        _tour.run(url, page(), asynchronous=asynchronous, keep=keep)
-    except _tour.CannotRun as reason:
+        run(url, page(), asynchronous=asynchronous, keep=keep)
+    except CannotRun as reason:
         typer.echo(f"savepoints tour: {reason}", err=True)
         raise typer.Exit(2) from None
-    except _tour.BrokenOff as reason:
+    except BrokenOff as reason:
         typer.echo(f"savepoints tour: broken off: {reason}", err=True)
         raise typer.Exit(1) from None
