@@ -6,6 +6,7 @@ Used in messages only; nothing is decided by it.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from contextvars import ContextVar
@@ -108,6 +109,21 @@ def ending() -> Ending:
             frame = frame.f_back
     return Ending(verb, _place(None))
 
+
+class _Process:
+    """This process, without asking the system each time."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+    def forked(self) -> None:
+        """A child goes on with its parent's memory."""
+        self.pid = os.getpid()
+
+
+process = _Process()
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=process.forked)
 
 Worker = asyncio.Task[Any] | threading.Thread
 

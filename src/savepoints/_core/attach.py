@@ -24,8 +24,8 @@ Target = Session | Connection
 def find(target: Target) -> Stack | None:
     """The stack that a target belongs to, if it has one."""
     stack = target.info.get(KEY) if isinstance(target, Session) else stack_of(target)
-    if stack is not None:
-        stack.look()
+    if stack is not None and stack.transaction.refresh is not None:
+        stack.transaction.refresh()
     if stack is not None and stack.is_over:
         detach(stack)
         return None

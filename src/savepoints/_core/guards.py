@@ -5,7 +5,6 @@ Set once per engine; they find the stack by the connection and do nothing where 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
@@ -55,14 +54,13 @@ def _before_cursor_execute(
     stack = stack_of(connection)
     if stack is None:
         return statement, parameters
-    if stack.pid != os.getpid():
-        raise refusals.forked(stack.pid, "send SQL")
+    stack.turn.check_process("send SQL")
     if stack.capabilities.begin is None:
         stack.note_begin(connection)
     verb = None if stack.control is None else _control_verb(stack, connection, statement)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack, connection, cursor, verb)
-    elif stack.sessions and stack.levels:
+    elif stack.levels and stack.sessions:
         _note_touched(stack, context)
     return statement, parameters
 
@@ -74,7 +72,7 @@ def _guard(stack: Stack, connection: Connection, cursor: Any, verb: str | None) 
         if verb != "rollback":
             raise refusals.refused(stack.transaction, "send SQL")
         _skip(connection.engine, cursor)
-    elif not stack.moving:
+    elif not stack.turn.taken:
         _guard_plain(stack, verb)
 
 
@@ -204,7 +202,7 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
 
 def _on_begin(connection: Connection) -> None:
     stack = stack_of(connection)
-    if stack is None or stack.moving:
+    if stack is None or stack.turn.taken:
         return
     stack.look()
     if stack.transaction.is_alive:
@@ -218,12 +216,12 @@ def _on_commit(connection: Connection) -> None:
     stack = stack_of(connection)
     if stack is None:
         return
-    if not stack.moving and not stack.leaving:
+    if not stack.turn.taken and not stack.leaving:
         _refuse_plain_commit(stack, connection)
     _undo_settings(stack, connection)
     if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)
-    if not stack.moving and stack.root.session is None:
+    if not stack.turn.taken and stack.root.session is None:
         root = connection.get_transaction()
         how = End(f"committed by {ending()}")
 
@@ -264,7 +262,7 @@ def _on_rollback(connection: Connection) -> None:
     stack = stack_of(connection)
     if stack is not None:
         _undo_settings(stack, connection)
-    if stack is None or stack.moving or stack.root.session is not None:
+    if stack is None or stack.turn.taken or stack.root.session is not None:
         return
     end = ending()
     if end.closes:
@@ -274,7 +272,7 @@ def _on_rollback(connection: Connection) -> None:
 
 def _on_options(connection: Connection, options: Mapping[str, Any]) -> None:
     stack = stack_of(connection) if "isolation_level" in options else None
-    if stack is not None and not stack.moving and stack.block is not None:
+    if stack is not None and not stack.turn.taken and stack.block is not None:
         raise errors.OutOfOrder(
             f"the isolation level was changed inside the block of {refusals.called(stack.block)}",
             hint="give it to `transaction(..., isolation_level=...)`",
@@ -288,7 +286,7 @@ def _on_savepoint(connection: Connection, name: str | None) -> None:
     stack = stack_of(connection)
     if stack is None:
         return
-    if not stack.moving:
+    if not stack.turn.taken:
         stack.sync()
         stack.admit(stack.top, Move.SAVEPOINT, "begin_nested()")
     _control(stack, connection, "savepoint")
@@ -298,7 +296,7 @@ def _on_rollback_savepoint(connection: Connection, name: str, context: None) -> 
     stack = stack_of(connection)
     if stack is None or connection.invalidated:
         return
-    if not stack.moving:
+    if not stack.turn.taken:
         stack.plain_end(connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
     _control(stack, connection, "rollback")
 
@@ -307,7 +305,7 @@ def _on_release_savepoint(connection: Connection, name: str, context: None) -> N
     stack = stack_of(connection)
     if stack is None:
         return
-    if not stack.moving:
+    if not stack.turn.taken:
         stack.sync()
         stack.admit(stack.top, Move.RELEASE, "release a savepoint")
         stack.plain_end(connection, Move.OUTER_RELEASE, End(f"released by {ending()}"))

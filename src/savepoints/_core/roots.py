@@ -113,14 +113,15 @@ def begin_driver(stack: Stack, connection: Connection) -> None:
     row, options = stack.capabilities, stack.options
     if id(connection) in stack.begun or row.begin is None:
         return
-    running = row.standing(connection.connection.driver_connection) is Aftermath.OPEN
+    driver_connection = connection.connection.driver_connection
+    running = row.standing(driver_connection) is Aftermath.OPEN
     if options.immediate and row.begin_immediate is not None:
         if running and row.restart is not None:
             connection.exec_driver_sql(row.restart)
         connection.exec_driver_sql(row.begin_immediate)
     elif not running:
         connection.exec_driver_sql(row.begin)
-    stack.begun.add(id(connection))
+    stack.begun[id(connection)] = driver_connection
     if options.read_only and row.read_only_on is not None:
         connection.exec_driver_sql(row.read_only_on)
         stack.undo = row.read_only_off

@@ -92,7 +92,7 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
 
 
 def _refuse_if_over(session: Session, stack: Stack) -> None:
-    if stack.moving or stack.transaction.is_alive:
+    if stack.turn.taken or stack.transaction.is_alive:
         return
     if stack.transaction.block:
         raise refusals.ended_behind(stack.transaction)
@@ -101,7 +101,7 @@ def _refuse_if_over(session: Session, stack: Stack) -> None:
 
 def _before_commit(session: Session) -> None:
     stack = stack_of(session)
-    if stack is None or stack.moving:
+    if stack is None or stack.turn.taken:
         return
     _refuse_if_over(session, stack)
     nested = session.get_nested_transaction()
@@ -128,7 +128,7 @@ def _after_commit(session: Session) -> None:
     if stack is None:
         return
     nested = session.get_nested_transaction()
-    if stack.moving:
+    if stack.turn.taken:
         stack.answered = nested is None and stack.root.session is session
     else:
         stack.kept = nested or session.get_transaction()
@@ -140,7 +140,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     if transaction.parent is not None and not transaction.nested:
         _after_flush_transaction(stack, transaction.parent)
-    elif not stack.moving:
+    elif not stack.turn.taken:
         kept = stack.kept is transaction
         stack.kept = None
         if transaction.nested:

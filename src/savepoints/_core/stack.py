@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
@@ -20,7 +18,7 @@ from savepoints._core.options import Options
 from savepoints._databases import Aftermath
 from savepoints._model.levels import Cause, End, Level, SavepointLevel, TransactionLevel
 from savepoints._model.states import Move, State
-from savepoints._places import Ending, Worker, caller, label, worker
+from savepoints._places import Ending, caller, label, worker
 
 if TYPE_CHECKING:
     from savepoints._core.roots import Root
@@ -80,24 +78,6 @@ class Control(NamedTuple):
     streams: bool
 
 
-class _Call:
-    """A call of ours that is under way: ``verb`` is empty where none is."""
-
-    __slots__ = ("by", "lock", "verb")
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.verb = ""
-        self.by: Worker | None = None
-
-    def __enter__(self) -> None:
-        """The lock was taken by `Stack.call`."""
-
-    def __exit__(self, *error: object) -> None:
-        self.verb = ""
-        self.lock.release()
-
-
 class Stack:
     """One open transaction, as we steer it."""
 
@@ -116,7 +96,6 @@ class Stack:
         "levels",
         "options",
         "owned",
-        "pid",
         "restore",
         "root",
         "runner",
@@ -124,7 +103,7 @@ class Stack:
         "sessions",
         "stuck",
         "transaction",
-        "under_way",
+        "turn",
         "undo",
         "unsaved",
     )
@@ -145,9 +124,8 @@ class Stack:
         self.levels: list[SavepointLevel] = []
         self.sessions: list[Session] = [] if root.session is None else [root.session]
         self.runner: Any = None  # the async session or connection whose run_sync drives us, if one does
-        self.under_way = _Call()
-        self.pid = os.getpid()
-        self.begun: set[int] = set()  # connections on which a driver transaction is known to be open, by id
+        self.turn = tasks.Turn()
+        self.begun: dict[int, Any] = {}  # driver connections that are known to have begun, by id of the connection
         self.first: set[int] = set()  # those on which a first statement is under way, with which the driver begins
         self.control: Control | None = None
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
@@ -238,7 +216,7 @@ class Stack:
 
     def look(self) -> None:
         """Ask SQLAlchemy and the drivers what happened past our listeners; costs no round trip."""
-        if self.moving:
+        if self.turn.taken:
             return
         transaction = self.transaction
         if transaction.refresh is not None:
@@ -247,18 +225,18 @@ class Stack:
             for connection in self.root.connections:
                 if connection.invalidated:
                     self.lose(None, "the connection was discarded")
-                elif id(connection) in self.begun and not connection.closed:
-                    self._look_at(connection)
+                elif (driver := self.begun.get(id(connection))) is not None and not connection.closed:
+                    self._look_at(driver)
 
     def note_begin(self, connection: Connection) -> None:
         """Where the driver begins with its first statement, it has begun when there is a second one."""
         key = id(connection)
-        if key in self.first:
-            self.begun.add(key)
+        if key in self.first and key not in self.begun:
+            self.begun[key] = connection.connection.driver_connection
         self.first.add(key)
 
-    def _look_at(self, connection: Connection) -> None:
-        standing = self.capabilities.standing(connection.connection.driver_connection)
+    def _look_at(self, driver_connection: Any) -> None:
+        standing = self.capabilities.standing(driver_connection)
         if standing is Aftermath.LOST:
             self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text")
         elif standing is Aftermath.FAILED and self.stuck is None:
@@ -267,44 +245,30 @@ class Stack:
 
     # -- who may call
 
-    def call(self, verb: str, *, steering: bool = True) -> _Call:
+    def call(self, verb: str, *, steering: bool = True) -> tasks.Turn:
         """One call of ours at a time; steering ones only from inside the innermost savepoint block.
 
         Raises:
             WrongTask: Before any SQL.
         """
-        if self.pid != os.getpid():
-            raise refusals.forked(self.pid, verb)
-        call = self.under_way
-        if not call.lock.acquire(blocking=False):
-            raise errors.WrongTask(
-                f"cannot {verb} from {label(worker())} while `{call.verb}` from {label(call.by)} is under way"
-            )
+        self.turn.take(verb)
         try:
             if steering and self.levels:
                 self._check_context(verb)
             self.look()
         except BaseException:
-            call.lock.release()
+            self.turn.give_back()
             raise
-        call.verb = verb
-        call.by = worker()
-        return call
+        self.turn.taken = True
+        return self.turn
 
     def _check_context(self, verb: str) -> None:
         for level in reversed(self.levels):
             if level.block:
                 if not tasks.may_steer(level):
-                    raise errors.WrongTask(
-                        f"cannot {verb} from {label(worker())}: "
-                        f"{refusals.called(level)} is a block of {label(level.opened_by)}"
-                    )
+                    block = f"{refusals.called(level)} is a block of {label(level.opened_by)}"
+                    raise errors.WrongTask(f"cannot {verb} from {label(worker())}: {block}")
                 return
-
-    @property
-    def moving(self) -> bool:
-        """A call of ours is under way: what SQLAlchemy tells us now is our own doing."""
-        return self.under_way.verb != ""
 
     # -- moves
 

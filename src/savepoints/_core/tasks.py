@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import weakref
 from contextvars import ContextVar
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from savepoints import errors
 from savepoints._core import refusals
-from savepoints._places import Worker, worker
+from savepoints._places import Worker, label, process, worker
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -33,6 +34,50 @@ _blocks: ContextVar[_Chain] = ContextVar("savepoints_blocks", default=None)
 _Open = tuple["weakref.ref[TransactionLevel]", "weakref.ref[Dialect]", "weakref.ref[Worker]"]
 
 _transactions: ContextVar[tuple[_Open, ...]] = ContextVar("savepoints_transactions", default=())
+
+
+class Turn:
+    """One call of ours at a time on a stack, and only in the process that opened it."""
+
+    __slots__ = ("_by", "_lock", "_pid", "_verb", "taken")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._pid = process.pid
+        self._verb = ""
+        self._by: Worker | None = None
+        #: A call of ours is under way: what SQLAlchemy tells us now is our own doing.
+        self.taken = False
+
+    def take(self, verb: str) -> None:
+        """Take the turn, to be given back by leaving it.
+
+        Raises:
+            WrongTask: Another call is under way, or this process is a fork.
+        """
+        self.check_process(verb)
+        if not self._lock.acquire(blocking=False):
+            by = f"`{self._verb}` from {label(self._by)}"
+            raise errors.WrongTask(f"cannot {verb} from {label(worker())} while {by} is under way")
+        self._verb = verb
+        self._by = worker()
+
+    def check_process(self, verb: str) -> None:
+        """Refuse a forked child."""
+        if self._pid != process.pid:
+            raise refusals.forked(self._pid, verb)
+
+    def give_back(self) -> None:
+        """The call is over."""
+        self.taken = False
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        """The turn was taken before."""
+
+    def __exit__(self, *error: object) -> None:
+        self.taken = False
+        self._lock.release()
 
 
 def enter(level: Level) -> None:
