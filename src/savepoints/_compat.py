@@ -37,3 +37,13 @@ def lazy_loaded_from(context: ExecutionContext) -> InstanceState[Any] | None:
     """
     options: Any = context.execution_options.get("_sa_orm_load_options")
     return None if options is None else options._lazy_loaded_from
+
+
+def flushed(context: Any) -> Iterable[tuple[InstanceState[Any], bool]]:
+    """The objects that a flush has written, and whether it deleted them.
+
+    ``session.new``, ``.dirty`` and ``.deleted`` tell the same, and make a set each time.
+    """
+    for state, (deleted, listed_only) in context.states.items():
+        if not listed_only:
+            yield state, deleted

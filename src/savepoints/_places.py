@@ -125,17 +125,19 @@ process = _Process()
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=process.forked)
 
-Worker = asyncio.Task[Any] | threading.Thread
+#: A task, or the identity of a thread.
+Worker = asyncio.Task[Any] | int
 
 
 def worker() -> Worker:
     """The task or thread at work."""
     task = None if asyncio._get_running_loop() is None else asyncio.current_task()
-    return task or threading.current_thread()
+    return threading.get_ident() if task is None else task
 
 
 def label(found: Worker | None) -> str:
     """How a task or thread is named in messages."""
     if isinstance(found, asyncio.Task):
         return f"task {found.get_name()!r}"
-    return "nobody" if found is None else f"thread {found.name!r}"
+    names = [thread.name for thread in threading.enumerate() if thread.ident == found]
+    return f"thread {names[0]!r}" if names else "a thread that has ended"

@@ -34,6 +34,7 @@ AsyncTarget: TypeAlias = Union["AsyncSession", "async_scoped_session[Any]", "Asy
 
 _TARGETS = (Session, Connection)
 _SOURCES = (Engine, sessionmaker)
+_SYNC = (*_TARGETS, *_SOURCES)
 
 
 def _is_kind(found: Any, *names: str) -> bool:
@@ -43,7 +44,7 @@ def _is_kind(found: Any, *names: str) -> bool:
 
 
 def _is_async(found: Any) -> bool:
-    if isinstance(found, (*_TARGETS, *_SOURCES)):
+    if isinstance(found, _SYNC):
         return False
     return _is_kind(found, "AsyncSession", "AsyncConnection", "AsyncEngine", "async_sessionmaker")
 

@@ -7,7 +7,6 @@ from sqlalchemy.exc import PendingRollbackError
 from savepoints import errors
 from savepoints._core import refusals
 from savepoints._core.attach import put_back
-from savepoints._core.marks import SessionMark
 from savepoints._core.moves import (
     commit,
     end_undone,
@@ -25,6 +24,8 @@ from savepoints._model.levels import Cause, End, Level, SavepointLevel
 from savepoints._model.states import Move, State
 from savepoints._places import caller, worker
 
+_AT_ITS_END = "at the end of its block"
+
 Suppress = type[BaseException] | tuple[type[BaseException], ...]
 
 
@@ -35,21 +36,22 @@ def enter(level: SavepointLevel) -> None:
         SavepointEnded, OutOfOrder: It has ended, its block is under way, or it is not the innermost level.
     """
     stack = level.stack
-    with stack.call("enter a block"):
-        stack.sync()
-        stack.admit(level, Move.SAVEPOINT, "enter its block")
-        if level.block:
-            raise errors.OutOfOrder(
-                f"the block of {refusals.called(level)} is under way", hint="make a savepoint of its own for each block"
-            )
-        if stack.top is not level:
-            raise errors.OutOfOrder(
-                f"{refusals.called(level)} is not the innermost level, {refusals.called(stack.top)} is",
-                hint="enter the block before making other savepoints",
-            )
+    stack.check_turn("enter a block")
+    stack.sync()
+    stack.admit(level, Move.SAVEPOINT, "enter its block")
+    if level.block:
+        raise errors.OutOfOrder(
+            f"the block of {refusals.called(level)} is under way", hint="make a savepoint of its own for each block"
+        )
+    if stack.top is not level:
+        raise errors.OutOfOrder(
+            f"{refusals.called(level)} is not the innermost level, {refusals.called(stack.top)} is",
+            hint="enter the block before making other savepoints",
+        )
+    if stack.joined:
         refuse_outside(stack, level, "enter the block of")
-        level.block = True
-        level.opened_by = worker()
+    level.block = True
+    level.opened_by = worker()
 
 
 def leave_savepoint(level: SavepointLevel, error: BaseException | None, *, rollback: bool) -> None:
@@ -94,14 +96,15 @@ def _end_well(stack: Stack, level: SavepointLevel, *, rollback: bool) -> None:
             raise refusals.ended_behind(level)
         return
     _refuse_open_blocks(stack, level)
-    if not rollback and isinstance(level.mark, SessionMark) and level.recorded is State.OPEN:
-        level.mark.session.flush()
     refuse_swallowed(stack, level, "keep the block's work")
+    if not rollback and level.recorded is State.OPEN:
+        level.mark.flush()
+        refuse_swallowed(stack, level, "keep the block's work")
     if rollback or level.recorded is State.DOOMED:
         _undo(stack, level, None)
     else:
         try:
-            merge(stack, level)
+            merge(stack, level, _AT_ITS_END)
         except BaseException as error:
             if level.parent is not None and level.is_alive:
                 stack.doom(level.parent, f"the release of {refusals.called(level)} failed", error)
@@ -174,9 +177,10 @@ def _end_transaction_well(stack: Stack, *, rollback: bool) -> None:
     if not transaction.is_alive:
         raise refusals.ended_behind(transaction)
     _refuse_open_blocks(stack, transaction)
-    if not rollback and transaction.recorded is State.OPEN and stack.top.recorded is not State.UNDONE:
-        stack.root.flush()
     refuse_swallowed(stack, transaction, "keep the block's work")
+    if not rollback and transaction.recorded is State.OPEN:
+        stack.root.flush()
+        refuse_swallowed(stack, transaction, "keep the block's work")
     if not rollback and transaction.recorded is not State.DOOMED:
         commit(stack)
 

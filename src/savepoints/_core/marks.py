@@ -32,6 +32,9 @@ class Mark(Protocol):
 
     ours: bool
 
+    def flush(self) -> None:
+        """Send what is pending, inside."""
+
     def rollback(self, *, keep: bool) -> None:
         """Undo what was done since; keep the savepoint open, or end it."""
 
@@ -78,6 +81,9 @@ class ConnectionMark:
         else:
             send(connection, wire.savepoint.format(self.name))
 
+    def flush(self) -> None:
+        """Nothing is pending on a connection."""
+
     def rollback(self, *, keep: bool) -> None:
         wire = self.stack.capabilities.wire
         if wire is None:
@@ -110,6 +116,9 @@ class PlainMark:
 
     def __init__(self, nested: NestedTransaction) -> None:
         self.nested = nested
+
+    def flush(self) -> None:
+        """Nothing is pending on a connection."""
 
     def rollback(self, *, keep: bool) -> None:
         self.nested.rollback()
@@ -166,6 +175,9 @@ class SessionMark:
         name = self.stack.sent.pop(id(connection), None)
         if name is not None:
             self.names.append((connection, name))
+
+    def flush(self) -> None:
+        self.session.flush()
 
     def rollback(self, *, keep: bool) -> None:
         wire = self.stack.capabilities.wire

@@ -53,8 +53,9 @@ def _mark(stack: Stack, target: Target) -> Mark:
         if not stack.root.connections:
             for connection in session_connections(target):
                 join(stack, connection)
-    for connection in stack.root.connections:
-        begin_driver(stack, connection)
+    if len(stack.begun) < len(stack.root.connections):
+        for connection in stack.root.connections:
+            begin_driver(stack, connection)
     return SessionMark(stack, target) if isinstance(target, Session) else ConnectionMark(stack, target)
 
 
@@ -116,9 +117,8 @@ def release(level: SavepointLevel) -> None:
         stack.admit(level, Move.RELEASE, "release it")
         refuse_swallowed(stack, level, "release it")
         refuse_outside(stack, level, "release")
-        if isinstance(level.mark, SessionMark):
-            level.mark.session.flush()
-        merge(stack, level)
+        level.mark.flush()
+        merge(stack, level, f"at {caller()}")
 
 
 Noted = list[tuple[Session, objects.Loaded]]
@@ -210,10 +210,11 @@ def _or_lost(stack: Stack, statement: Callable[[], None], first: BaseException |
         raise
 
 
-def merge(stack: Stack, level: SavepointLevel) -> None:
+def merge(stack: Stack, level: SavepointLevel, where: str) -> None:
     """Release a level, and with it what was opened inside; what is pending has been flushed inside before."""
-    how = End(f"merged into {printable((level.parent or stack.transaction).name)!r}", caller())
-    _end_bookmarks(stack, level, how)
+    how = End(f"merged into {printable((level.parent or stack.transaction).name)!r} {where}")
+    if stack.top is not level:
+        _end_bookmarks(stack, level, how)
     level.mark.release()
     stack.end(level, Move.RELEASE, how)
 

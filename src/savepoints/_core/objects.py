@@ -188,12 +188,11 @@ Loaded = list[tuple[Any, frozenset[str]]]
 def loaded(session: Session, inside: Iterable[Touched]) -> Loaded:
     """The objects that a rollback may expire, with the attributes that they have loaded now."""
     found = list(inside)
+    states = dict.fromkeys(state for touched in found for state, _ in touched.traces())
     if any(touched.heavy for touched in found) or session.new or session.deleted:
-        objects = [*session.identity_map.values(), *session.deleted]
-    else:
-        states = {state: None for touched in found for state, _ in touched.traces()}
-        objects = [obj for state in states if (obj := state.obj()) is not None] + list(session.dirty)
-    return [(obj, frozenset(obj.__dict__)) for obj in objects]
+        states |= dict.fromkeys(session.identity_map.all_states())
+    states |= dict.fromkeys(instance_state(obj) for obj in (*session.dirty, *session.deleted))
+    return [(obj, frozenset(obj.__dict__)) for state in states if (obj := state.obj()) is not None]
 
 
 def reload(session: Session, before: Loaded) -> None:

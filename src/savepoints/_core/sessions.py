@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
+from savepoints import _compat
 from savepoints._core import refusals
 from savepoints._core.objects import Touched
 from savepoints._core.roots import join
@@ -211,15 +212,17 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
 
 
 def _after_flush(session: Session, context: Any) -> None:
-    for obj in session.new:
-        _watch_entity(type(obj))
     touched = _touched(session)
-    if touched is None:
-        return
-    if session.new or session.deleted:
-        touched.heavy = True
-    for obj in session.dirty:
-        touched.write(instance_state(obj))
+    for state, deleted in _compat.flushed(context):
+        new = state.key is None
+        if new:
+            _watch_entity(state.class_)
+        if touched is None:
+            continue
+        if new or deleted:
+            touched.heavy = True
+        if not new:
+            touched.write(state)
 
 
 # -- objects

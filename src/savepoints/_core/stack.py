@@ -262,6 +262,11 @@ class Stack:
         self.turn.taken = True
         return self.turn
 
+    def check_turn(self, verb: str) -> None:
+        """As `call`, for what sends nothing: the turn is not taken."""
+        self.turn.check_process(verb)
+        self._check_context(verb)
+
     def _check_context(self, verb: str) -> None:
         for level in reversed(self.levels):
             if level.block:
@@ -340,8 +345,9 @@ class Stack:
             if not isinstance(level.after(move), State):
                 move = Move.OUTER_ROLLBACK
             level.move(move, end)
-        index = self.index(level) if self.levels[-1] is not level else len(self.levels) - 1
-        level.mark.merge(self.levels[index - 1].mark if index else None)
+        index = len(self.levels) - 1 if self.levels[-1] is level else self.index(level)
+        if index:
+            level.mark.merge(self.levels[index - 1].mark)
         level.mark = None
         del self.levels[index]
         self.unsaved = self.unsaved or level.recorded is State.RELEASED

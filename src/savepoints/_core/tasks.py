@@ -31,7 +31,7 @@ _Chain = tuple[int, "_Chain"] | None
 
 _blocks: ContextVar[_Chain] = ContextVar("savepoints_blocks", default=None)
 
-_Open = tuple["weakref.ref[TransactionLevel]", "weakref.ref[Dialect]", "weakref.ref[Worker]"]
+_Open = tuple["weakref.ref[TransactionLevel]", "weakref.ref[Dialect]", Worker]
 
 _transactions: ContextVar[tuple[_Open, ...]] = ContextVar("savepoints_transactions", default=())
 
@@ -131,7 +131,7 @@ def announce(transaction: TransactionLevel, dialect: Dialect | None) -> None:
     if dialect is None:
         return
     still_open = tuple(entry for entry in _transactions.get() if _is_open(entry))
-    _transactions.set((*still_open, (weakref.ref(transaction), weakref.ref(dialect), weakref.ref(worker()))))
+    _transactions.set((*still_open, (weakref.ref(transaction), weakref.ref(dialect), worker())))
 
 
 def _announced(dialect: Dialect) -> TransactionLevel | None:
@@ -142,7 +142,7 @@ def _announced(dialect: Dialect) -> TransactionLevel | None:
     here = worker()
     for level, engine, by in entries:
         found = level()
-        if found is not None and engine() is dialect and by() is here and found.is_alive:
+        if found is not None and engine() is dialect and by == here and found.is_alive:
             return found
     return None
 
