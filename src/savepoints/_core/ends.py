@@ -127,6 +127,7 @@ def _undo(stack: Stack, level: SavepointLevel, error: BaseException | None) -> N
     how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     try:
         before = note_loaded(stack, level)
+        close_streams(stack, level)
         if stack.top is not level:
             undo_above(stack, level, End(f"undone by the end of {refusals.called(level)}", caller()))
         end_undone(stack, level, End(how, caller()), error)

@@ -5,6 +5,7 @@ Set once per engine; they find the stack by the connection and do nothing where 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
@@ -21,6 +22,7 @@ from savepoints._model.states import Move, State
 from savepoints._places import caller, ending
 
 _engines: WeakSet[Engine] = WeakSet()
+_STREAM = "stream_results"
 _skipping: set[int] = set()  # cursors whose statement must not reach the database, by id
 
 
@@ -33,6 +35,7 @@ def watch_engine(engine: Engine) -> None:
     # first of all listeners, so that others never see what was refused; retval saves SQLAlchemy's wrapper around it
     event.listen(engine, "before_cursor_execute", _before_cursor_execute, retval=True, insert=True)
     for name, listener in (
+        ("after_execute", _after_execute),
         ("handle_error", _handle_error),
         ("begin", _on_begin),
         ("commit", _on_commit),
@@ -137,6 +140,15 @@ def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> b
         _skipping.discard(id(cursor))
         return True
     return None
+
+
+def _after_execute(
+    connection: Connection, statement: Any, many: Any, parameters: Any, options: Mapping[str, Any], result: Any
+) -> None:
+    if options.get(_STREAM):
+        stack = stack_of(connection)
+        if stack is not None and stack.levels:
+            stack.levels[-1].streams += (weakref.ref(result),)
 
 
 # -- errors
@@ -310,9 +322,6 @@ def _on_release_savepoint(connection: Connection, name: str, context: None) -> N
         stack.admit(stack.top, Move.RELEASE, "release a savepoint")
         stack.plain_end(connection, Move.OUTER_RELEASE, End(f"released by {ending()}"))
     _control(stack, connection, "release")
-
-
-_STREAM = "stream_results"
 
 
 def _control(stack: Stack, connection: Connection, verb: str) -> None:

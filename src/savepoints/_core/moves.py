@@ -96,6 +96,7 @@ def roll_back(level: SavepointLevel) -> None:
         stack.admit(level, Move.ROLLBACK_TO, "roll back to it")
         refuse_outside(stack, level, "roll back to")
         before = note_loaded(stack, level)
+        close_streams(stack, level)
         undo_above(stack, level, End(f"undone by the rollback of {refusals.called(level)}", caller()))
         _or_lost(stack, lambda: level.mark.rollback(keep=True))
         stack.stuck = None
@@ -119,6 +120,16 @@ def release(level: SavepointLevel) -> None:
         refuse_outside(stack, level, "release")
         level.mark.flush()
         merge(stack, level, f"at {caller()}")
+
+
+def close_streams(stack: Stack, level: SavepointLevel) -> None:
+    """The server forgets a cursor that was opened inside: a later read is told so, without breaking the transaction."""
+    for inner in stack.levels[stack.index(level) :]:
+        for reference in inner.streams:
+            result = reference()
+            if result is not None:
+                result.close()
+        inner.streams = ()
 
 
 Noted = list[tuple[Session, objects.Loaded]]

@@ -207,7 +207,7 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
     if stack.stuck is not None:
         raise refusals.stuck(stack.top, "flush", stack.stuck)
     for level in (stack.transaction, stack.top):
-        if level.recorded in (State.FAILED, State.UNDONE, State.LOST):
+        if level.recorded in (State.UNDONE, State.LOST):
             raise refusals.refused(level, "flush")
 
 

@@ -347,7 +347,9 @@ class Stack:
             level.move(move, end)
         index = len(self.levels) - 1 if self.levels[-1] is level else self.index(level)
         if index:
-            level.mark.merge(self.levels[index - 1].mark)
+            around = self.levels[index - 1]
+            level.mark.merge(around.mark)
+            around.streams += level.streams
         level.mark = None
         del self.levels[index]
         self.unsaved = self.unsaved or level.recorded is State.RELEASED
@@ -450,6 +452,7 @@ class Stack:
         unanswered = transaction.recorded is State.COMMITTING
         cause = Cause(what, error, caller(), by_server)
         transaction.move(Move.LOSE)
+        self.stuck = None
         transaction.cause = cause
         if unanswered:
             return

@@ -185,7 +185,7 @@ class SavepointLevel(Level):
         rollbacks: How many times it was rolled back and kept.
     """
 
-    __slots__ = ("mark", "rollbacks")
+    __slots__ = ("mark", "rollbacks", "streams")
 
     TABLE = states.SAVEPOINT
     ENDS = states.SAVEPOINT_ENDS
@@ -194,6 +194,8 @@ class SavepointLevel(Level):
         super().__init__(stack, name, parent)
         self.mark = mark
         self.rollbacks = 0
+        #: Results that are read from the server bit by bit, opened inside: weak references.
+        self.streams: tuple[Any, ...] = ()
 
 
 def checked_name(name: str) -> str:
