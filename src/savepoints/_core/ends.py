@@ -8,6 +8,7 @@ from savepoints import errors
 from savepoints._core import refusals
 from savepoints._core.attach import put_back
 from savepoints._core.moves import (
+    close_streams,
     commit,
     end_undone,
     merge,
