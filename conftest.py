@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 from sybil import Sybil
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
@@ -19,6 +20,9 @@ def setup(namespace: dict[str, Any]) -> None:
 
 def teardown(namespace: dict[str, Any]) -> None:
     os.chdir(HERE)
+    for value in namespace.values():
+        if isinstance(value, Engine):  # else Python 3.13 warns of connections that nobody closed
+            value.dispose()
     namespace["_folder"].cleanup()
 
 

@@ -26,7 +26,7 @@ class Transcript:
             self._record(engine.dialect, name, self._on_statement)
         self._record(engine.dialect, "do_commit", lambda connection: self._sent.append("COMMIT"))
         # after the dialect's own listener, which asks the server about itself
-        event.listen(engine, "first_connect", lambda *_: self.clear())
+        event.listen(engine, "connect", lambda *_: self.clear(), once=True)
         event.listen(engine, "begin", self._on_begin)
         event.listen(engine, "rollback", lambda connection: self._sent.append("ROLLBACK"))
 

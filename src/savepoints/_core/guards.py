@@ -5,7 +5,6 @@ Set once per engine; they find the stack by the connection and do nothing where 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
@@ -148,7 +147,7 @@ def _after_execute(
     if options.get(_STREAM):
         stack = stack_of(connection)
         if stack is not None and stack.levels:
-            stack.levels[-1].streams += (weakref.ref(result),)
+            stack.levels[-1].streams += (result,)
 
 
 # -- errors

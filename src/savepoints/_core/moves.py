@@ -11,6 +11,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from savepoints import errors
 from savepoints._core import objects, refusals
 from savepoints._core.attach import Target, find, stack_for
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
@@ -49,6 +50,7 @@ def open_savepoint(target: Target, face: Face, name: str | None) -> SavepointLev
 
 def _mark(stack: Stack, target: Target) -> Mark:
     if isinstance(target, Session):
+        _refuse_other_session(stack, target)
         _flush_before(target)
         if not stack.root.connections:
             for connection in session_connections(target):
@@ -57,6 +59,16 @@ def _mark(stack: Stack, target: Target) -> Mark:
         for connection in stack.root.connections:
             begin_driver(stack, connection)
     return SessionMark(stack, target) if isinstance(target, Session) else ConnectionMark(stack, target)
+
+
+def _refuse_other_session(stack: Stack, session: Session) -> None:
+    """Two sessions on one connection would end each other's savepoints, and SQLAlchemy would not know."""
+    for level in stack.levels:
+        if isinstance(level.mark, SessionMark) and level.mark.session is not session:
+            raise errors.OutOfOrder(
+                f"{refusals.called(level)} of another session is open on the same connection",
+                hint="end it first, or give each session a connection of its own",
+            )
 
 
 def _flush_before(session: Session) -> None:
@@ -125,10 +137,8 @@ def release(level: SavepointLevel) -> None:
 def close_streams(stack: Stack, level: SavepointLevel) -> None:
     """The server forgets a cursor that was opened inside: a later read is told so, without breaking the transaction."""
     for inner in stack.levels[stack.index(level) :]:
-        for reference in inner.streams:
-            result = reference()
-            if result is not None:
-                result.close()
+        for result in inner.streams:
+            result.close()
         inner.streams = ()
 
 

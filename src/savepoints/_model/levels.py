@@ -194,7 +194,7 @@ class SavepointLevel(Level):
         super().__init__(stack, name, parent)
         self.mark = mark
         self.rollbacks = 0
-        #: Results that are read from the server bit by bit, opened inside: weak references.
+        #: Results that are read from the server bit by bit, opened inside.
         self.streams: tuple[Any, ...] = ()
 
 

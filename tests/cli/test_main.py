@@ -1,0 +1,61 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from typer.testing import CliRunner
+
+from savepoints.cli.app import app
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith(f"savepoints {version('savepoints')} (SQLAlchemy {version('sqlalchemy')}, Python ")
+
+
+def test_runs_as_a_module() -> None:
+    done = python("-m", "savepoints.cli", "--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("savepoints ")
+
+
+def test_help_tells_every_option() -> None:
+    assert "tour" in CliRunner().invoke(app, ["--help"]).output
+    shown = CliRunner().invoke(app, ["tour", "--help"]).output
+    assert all(option in shown for option in ("--url URL", "--async", "--keep"))
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_says_what_to_install(missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; from savepoints.cli import main; main()"
+    done = python("-c", program, "tour")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == 'The command line needs typer and rich: pip install "savepoints[cli]"\n'
+
+
+def without_greenlet(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = "import sys; sys.modules['greenlet'] = None; from savepoints.cli import main; main()"
+    return python("-c", program, *arguments)
+
+
+def test_runs_without_greenlet() -> None:
+    done = without_greenlet("tour")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("John Doe is stored.\n")
+
+
+def test_says_what_async_needs() -> None:
+    done = without_greenlet("tour", "--async")
+    assert done.returncode == 2
+    assert "greenlet" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,122 @@
+"""Prints into the pages what is taken from the code: `uv run python -m tools.docs`.
+
+Tables stand between `<!-- printed: name -->` and `<!-- end -->`; what an example prints stands in the `text` block
+below it. The tests fail where a page is stale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from savepoints._databases import ROWS, Capabilities, cautious
+from savepoints._model import states
+from savepoints._model.states import Cell, Move, State
+from tools.pages import FENCES, ROOT, blocks, run, without_places
+
+PRINTED = re.compile(r"(<!-- printed: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# States
+
+
+def cell(move: Cell | None) -> str:
+    if move is None:
+        return ""
+    if isinstance(move, State):
+        return str(move)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", move.__name__)  # where a narrow column may break it
+    return f"[{words}](errors.md#{move.code})"
+
+
+def moves(of: Mapping[State, states.Row]) -> str:
+    """One line for each move, one column for each state."""
+    asked = [move for move in Move if any(move in row for row in of.values())]
+    rows = ([f"**{move}**", *(cell(row.get(move)) for row in of.values())] for move in asked)
+    return table(["", *map(str, of)], rows)
+
+
+# Databases
+
+
+def yes(value: object) -> str:
+    return "yes" if value else "no"
+
+
+def option(row: Capabilities, known: object) -> str:
+    return "yes" if known is not None else "refused"
+
+
+ASKED: dict[str, Callable[[Capabilities], str]] = {
+    "each cell proved by tests on the real database": lambda row: yes(row.proven),
+    "RELEASE follows a ROLLBACK TO": lambda row: yes(row.releases),
+    "BEGIN is sent by us where the driver has not": lambda row: yes(row.begin),
+    "DDL is undone with the transaction": lambda row: row.transactional_ddl,
+    "a failed statement": lambda row: row.failed_statement,
+    "generated keys after a rollback": lambda row: row.sequences,
+    "settings made inside a savepoint that is rolled back": lambda row: row.settings,
+    "`read_only=True`": lambda row: option(row, row.read_only or row.read_only_on),
+    "`deferrable=True`": lambda row: option(row, row.deferrable),
+    "`immediate=True`": lambda row: "takes the write lock at once" if row.begin_immediate else "changes nothing",
+}
+
+
+TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+def title(row: Capabilities) -> str:
+    return TITLES.get(row.database, row.database)
+
+
+def databases() -> str:
+    rows = [*ROWS.values(), cautious.row("any other", "")]
+    head = [f"{title(row)}<br>{row.driver}".removesuffix("<br>") for row in rows]
+    text = table(["", *head], ([f"**{asked}**", *map(answer, rows)] for asked, answer in ASKED.items()))
+    notes = {f"{title(row)}: {note}." for row in rows for note in row.notes}
+    return text + "\n\n" + "\n".join(f"- {note}" for note in sorted(notes))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "transaction": lambda: moves(states.TRANSACTION),
+    "savepoint": lambda: moves(states.SAVEPOINT),
+    "databases": databases,
+}
+
+
+# Pages
+
+
+def with_tables(source: str) -> str:
+    return PRINTED.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n\n{found[3]}", source)
+
+
+def with_outputs(page: Path, source: str) -> str:
+    """The page with the output of its examples; places in it stay as they are while the rest is true."""
+    done = iter(run(page))
+
+    def printed(found: re.Match[str]) -> str:
+        block = next(done)
+        if block.output is None or without_places(block.output) == without_places(block.printed):
+            return found[0]
+        return found[0].removesuffix(f"{block.output}```") + f"{block.printed}```"
+
+    return FENCES.sub(printed, source)
+
+
+def main() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        source = with_tables(page.read_text(encoding="utf-8"))
+        if any(block.output is not None for block in blocks(page)):
+            source = with_outputs(page, source)
+        page.write_text(source, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
