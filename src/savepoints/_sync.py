@@ -84,6 +84,11 @@ class Savepoint(SavepointLevel):
         """
         moves.release(self)
 
+    @property
+    def level(self) -> Level:
+        """Itself: what a block of any kind is asked for."""
+        return self
+
     def __enter__(self) -> Savepoint:
         ends.enter(self)
         tasks.enter(self)
@@ -170,6 +175,12 @@ class TransactionBlock(Generic[T]):
         if self._target is not None and self._target is not self._source:
             self._target.close()
 
+    @property
+    def level(self) -> Level:
+        """The transaction that was begun."""
+        assert self._stack is not None
+        return self._stack.transaction
+
     def __call__(self, function: Callable[P, R]) -> Callable[..., R]:
         """Decorate a function: each call runs in a transaction of its own, its session or connection is passed in."""
         if not isinstance(self._source, (Engine, sessionmaker)):
@@ -218,7 +229,7 @@ class AtomicBlock(Generic[T]):
 
     def __enter__(self) -> T:
         if self._block is not None:
-            raise errors.OutOfOrder("this atomic block was entered before", hint="call `atomic` again")
+            raise entered_before("atomic", self._block.level)
         self._block = self._choose()
         self._block.__enter__()
         return self._target
@@ -240,6 +251,8 @@ class AtomicBlock(Generic[T]):
 class JoinedBlock:
     """A block without a level of its own: a failure inside dooms the level it joined."""
 
+    level: Level
+
     def __init__(self, target: Target, *, rollback: bool) -> None:
         if rollback:
             raise errors.WrongArgument(
@@ -249,12 +262,12 @@ class JoinedBlock:
 
     def __enter__(self) -> None:
         self._stack = stack_for(self._target, FACE)
-        self._level = ends.joined_level(self._stack)
+        self.level = ends.joined_level(self._stack)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        ends.leave_joined(self._stack, self._level, error)
+        ends.leave_joined(self._stack, self.level, error)
         return isinstance(error, errors.Rollback) and error.to is None
 
 

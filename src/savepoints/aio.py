@@ -173,7 +173,7 @@ class PendingSavepoint:
         self._rollback = rollback
         self._suppress = suppress
         self._used = False
-        self._level: AsyncSavepoint | None = None
+        self.level: AsyncSavepoint | None = None
         self._where = caller()
 
     async def _open(self) -> AsyncSavepoint:
@@ -195,14 +195,14 @@ class PendingSavepoint:
         return self._open().__await__()
 
     async def __aenter__(self) -> AsyncSavepoint:
-        self._level = await self._open()
-        return await self._level.__aenter__()
+        self.level = await self._open()
+        return await self.level.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        assert self._level is not None
-        return await self._level.__aexit__(kind, error, trace)
+        assert self.level is not None
+        return await self.level.__aexit__(kind, error, trace)
 
     def __del__(self) -> None:
         if not self._used:
@@ -271,6 +271,12 @@ class AsyncTransactionBlock(Generic[T]):
         if self._target is not None and self._target is not self._source:
             await self._target.close()
 
+    @property
+    def level(self) -> Level:
+        """The transaction that was begun."""
+        assert self._stack is not None
+        return self._stack.transaction
+
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[..., Coroutine[Any, Any, R]]:
         """Decorate a coroutine function: each call runs in a transaction of its own, its session is passed in."""
         if not isinstance(self._source, (AsyncEngine, async_sessionmaker)):
@@ -319,7 +325,7 @@ class AsyncAtomicBlock(Generic[T]):
 
     async def __aenter__(self) -> T:
         if self._block is not None:
-            raise errors.OutOfOrder("this atomic block was entered before", hint="call `atomic` again")
+            raise entered_before("atomic", cast(Level, self._block.level))
         self._block = self._choose()
         await self._block.__aenter__()
         return self._target
@@ -343,6 +349,8 @@ class AsyncAtomicBlock(Generic[T]):
 class AsyncJoinedBlock:
     """A block without a level of its own: a failure inside dooms the level it joined."""
 
+    level: Level
+
     def __init__(self, target: AsyncTarget, *, rollback: bool) -> None:
         if rollback:
             raise errors.WrongArgument(
@@ -351,14 +359,14 @@ class AsyncJoinedBlock:
         self._target = target
 
     async def __aenter__(self) -> None:
-        self._stack = stack_for(sync_of(self._target), FACE)
-        self._stack.runner = self._target
-        self._level = ends.joined_level(self._stack)
+        self._stack = stack = stack_for(sync_of(self._target), FACE)
+        stack.runner = self._target
+        self.level = await _run(self._target, lambda: ends.joined_level(stack))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        ends.leave_joined(self._stack, self._level, error)
+        ends.leave_joined(self._stack, self.level, error)
         return isinstance(error, errors.Rollback) and error.to is None
 
 

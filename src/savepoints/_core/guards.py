@@ -206,6 +206,8 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
         Move.FAIL, End(f"rolled back: COMMIT was refused with {type(cause.error).__name__}", cause.where)
     )
     stack.transaction.cause = cause
+    if stack.root.session is None:
+        stack.end_above(stack.transaction, Move.OUTER_ROLLBACK, End("undone: COMMIT was refused", cause.where))
 
 
 # -- the outermost unit

@@ -92,6 +92,7 @@ def named(target: Target, name: str) -> SavepointLevel:
 def named_in(stack: Stack, name: str) -> SavepointLevel:
     """The nearest open savepoint of that name in a transaction."""
     checked_name(name)
+    stack.admit(stack.transaction, Move.ROLLBACK_TO, f"find {printable(name)!r}")
     stack.sync()
     return stack.find(name)
 
