@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
-from savepoints._core import refusals
+from savepoints._core import plain, refusals
 from savepoints._core.stack import Control, Stack, detach, stack_of
 from savepoints._databases import Aftermath
 from savepoints._model.levels import Cause, End
@@ -310,7 +310,7 @@ def _on_rollback_savepoint(connection: Connection, name: str, context: None) -> 
     if stack is None or connection.invalidated:
         return
     if not stack.turn.taken:
-        stack.plain_end(connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
+        plain.end(stack, connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
     _control(stack, connection, "rollback")
 
 
@@ -321,7 +321,7 @@ def _on_release_savepoint(connection: Connection, name: str, context: None) -> N
     if not stack.turn.taken:
         stack.sync()
         stack.admit(stack.top, Move.RELEASE, "release a savepoint")
-        stack.plain_end(connection, Move.OUTER_RELEASE, End(f"released by {ending()}"))
+        plain.end(stack, connection, Move.OUTER_RELEASE, End(f"released by {ending()}"))
     _control(stack, connection, "release")
 
 

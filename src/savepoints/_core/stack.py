@@ -10,9 +10,9 @@ from weakref import WeakSet
 from sqlalchemy.engine import Connection, NestedTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
-from savepoints import _compat, errors
-from savepoints._core import refusals, tasks
-from savepoints._core.marks import PlainMark, SessionMark
+from savepoints import errors
+from savepoints._core import plain, refusals, tasks
+from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
 from savepoints._databases import Aftermath
@@ -50,14 +50,6 @@ def detach(stack: Stack) -> None:
     for connection in stack.root.connections:
         if stack_of(connection) is stack:
             connection.execution_options(**{KEY: None})
-
-
-def _around(nested: SessionTransaction) -> SessionTransaction | None:
-    """The nested transaction around one; flushes have unnested ones in between."""
-    around = nested.parent
-    while around is not None and not around.nested:
-        around = around.parent
-    return around
 
 
 _UNDER_WAY = (State.OPEN, State.FAILED, State.DOOMED)
@@ -296,48 +288,8 @@ class Stack:
         self.levels.append(level)
 
     def sync(self) -> None:
-        """Enter plain nested transactions that were begun since we looked last, as levels like any other."""
-        for session in self.sessions:
-            found: list[SessionTransaction] = []
-            nested = session.get_nested_transaction()
-            while nested is not None and self.level_of(nested) is None:
-                found.append(nested)
-                nested = _around(nested)
-            for new in reversed(found):
-                for connection in _compat.connections(new):
-                    if (core := connection.get_nested_transaction()) is not None:
-                        self.owned.add(core)
-                self._push_plain(SessionMark(self, session, new))
-        for connection in self.root.connections:
-            core = None if connection.invalidated else connection.get_nested_transaction()
-            if core is not None and core not in self.owned and self._plain(core) is None:
-                self._push_plain(PlainMark(core))
-
-    def _push_plain(self, mark: Any) -> None:
-        self.push(self.face.savepoint(self, "begin_nested", self.top, mark))
-
-    def _plain(self, core: NestedTransaction) -> SavepointLevel | None:
-        for level in reversed(self.levels):
-            if isinstance(level.mark, PlainMark) and level.mark.nested is core:
-                return level
-        return None
-
-    def plain_end(self, connection: Connection, move: Move, how: End) -> None:
-        """A plain nested transaction of a connection ends, and with it what was opened inside it.
-
-        Raises:
-            OutOfOrder: It is released while a block of ours inside it is open.
-        """
-        core = connection.get_nested_transaction()
-        level = None if core is None else self._plain(core)
-        if level is None:
-            return
-        above = self.levels[self.index(level) + 1 :]
-        block = next((inner for inner in above if inner.block), None)
-        if block is not None and move is Move.OUTER_RELEASE:
-            raise refusals.plain_call("a plain nested transaction was committed", block)
-        self.end_above(level, move, how)
-        self.end(level, move, how)
+        """Enter plain nested transactions that were begun since we looked last."""
+        plain.enter(self)
 
     def end(self, level: SavepointLevel, move: Move, end: End) -> None:
         """A savepoint has ended: move it and take it off the stack."""

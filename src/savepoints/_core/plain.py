@@ -1,0 +1,73 @@
+"""Plain ``begin_nested()`` between our levels: entered as levels like any other, and kept in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import Connection, NestedTransaction
+from sqlalchemy.orm import SessionTransaction
+
+from savepoints import _compat
+from savepoints._core import refusals
+from savepoints._core.marks import PlainMark, SessionMark
+from savepoints._model.levels import End, SavepointLevel
+from savepoints._model.states import Move
+
+if TYPE_CHECKING:
+    from savepoints._core.stack import Stack
+
+
+def enter(stack: Stack) -> None:
+    """Enter those that were begun since we looked last."""
+    for session in stack.sessions:
+        found: list[SessionTransaction] = []
+        nested = session.get_nested_transaction()
+        while nested is not None and stack.level_of(nested) is None:
+            found.append(nested)
+            nested = _around(nested)
+        for new in reversed(found):
+            for connection in _compat.connections(new):
+                if (core := connection.get_nested_transaction()) is not None:
+                    stack.owned.add(core)
+            _push(stack, SessionMark(stack, session, new))
+    for connection in stack.root.connections:
+        core = None if connection.invalidated else connection.get_nested_transaction()
+        if core is not None and core not in stack.owned and _level(stack, core) is None:
+            _push(stack, PlainMark(core))
+
+
+def _around(nested: SessionTransaction) -> SessionTransaction | None:
+    """The nested transaction around one; flushes have unnested ones in between."""
+    around = nested.parent
+    while around is not None and not around.nested:
+        around = around.parent
+    return around
+
+
+def _push(stack: Stack, mark: Any) -> None:
+    stack.push(stack.face.savepoint(stack, "begin_nested", stack.top, mark))
+
+
+def _level(stack: Stack, core: NestedTransaction) -> SavepointLevel | None:
+    for level in reversed(stack.levels):
+        if isinstance(level.mark, PlainMark) and level.mark.nested is core:
+            return level
+    return None
+
+
+def end(stack: Stack, connection: Connection, move: Move, how: End) -> None:
+    """A plain nested transaction of a connection ends, and with it what was opened inside it.
+
+    Raises:
+        OutOfOrder: It is released while a block of ours inside it is open.
+    """
+    core = connection.get_nested_transaction()
+    level = None if core is None else _level(stack, core)
+    if level is None:
+        return
+    above = stack.levels[stack.index(level) + 1 :]
+    block = next((inner for inner in above if inner.block), None)
+    if block is not None and move is Move.OUTER_RELEASE:
+        raise refusals.plain_call("a plain nested transaction was committed", block)
+    stack.end_above(level, move, how)
+    stack.end(level, move, how)
