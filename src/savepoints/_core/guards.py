@@ -13,8 +13,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
-from savepoints._core import plain, refusals
-from savepoints._core.stack import Control, Stack, detach, stack_of
+from savepoints._core import refusals
+from savepoints._core.stack import Stack, detach, stack_of
+from savepoints._core.wire import answer_hooks
 from savepoints._databases import Aftermath
 from savepoints._model.levels import Cause, End
 from savepoints._model.states import Move, State
@@ -22,7 +23,6 @@ from savepoints._places import caller, ending
 
 _engines: WeakSet[Engine] = WeakSet()
 _STREAM = "stream_results"
-_skipping: set[int] = set()  # cursors whose statement must not reach the database, by id
 
 
 def watch_engine(engine: Engine) -> None:
@@ -31,6 +31,7 @@ def watch_engine(engine: Engine) -> None:
     if engine in _engines:
         return
     _engines.add(engine)
+    answer_hooks(engine.dialect)
     # first of all listeners, so that others never see what was refused; retval saves SQLAlchemy's wrapper around it
     event.listen(engine, "before_cursor_execute", _before_cursor_execute, retval=True, insert=True)
     for name, listener in (
@@ -39,9 +40,6 @@ def watch_engine(engine: Engine) -> None:
         ("begin", _on_begin),
         ("commit", _on_commit),
         ("rollback", _on_rollback),
-        ("savepoint", _on_savepoint),
-        ("rollback_savepoint", _on_rollback_savepoint),
-        ("release_savepoint", _on_release_savepoint),
         ("set_connection_execution_options", _on_options),
     ):
         event.listen(engine, name, listener, insert=True)
@@ -59,31 +57,22 @@ def _before_cursor_execute(
     stack.turn.check_process("send SQL")
     if stack.capabilities.begin is None:
         stack.note_begin(connection)
-    verb = None if stack.control is None else _control_verb(stack, connection, statement)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
-        _guard(stack, connection, cursor, verb)
+        _guard(stack)
     elif stack.levels and stack.sessions:
         _note_touched(stack, context)
     return statement, parameters
 
 
-def _guard(stack: Stack, connection: Connection, cursor: Any, verb: str | None) -> None:
-    """Refuse a statement that the transaction cannot take, or let a rollback to a savepoint through."""
-    state = stack.transaction.recorded
-    if state is State.LOST:
-        if verb != "rollback":
-            raise refusals.refused(stack.transaction, "send SQL")
-        _skip(connection.engine, cursor)
-    elif not stack.turn.taken:
-        _guard_plain(stack, verb)
-
-
-def _guard_plain(stack: Stack, verb: str | None) -> None:
+def _guard(stack: Stack) -> None:
+    """Refuse a statement that the transaction cannot take."""
+    if stack.transaction.recorded is State.LOST:
+        raise refusals.refused(stack.transaction, "send SQL")
+    if stack.turn.taken or stack.rolling:
+        return
     if not stack.transaction.is_alive:
         if stack.transaction.block:
             raise refusals.ended_behind(stack.transaction)
-    elif verb == "rollback":
-        stack.heal()
     elif stack.stuck is not None:
         raise refusals.stuck(stack.top, "send SQL", stack.stuck)
     elif stack.top.recorded is State.UNDONE:
@@ -104,41 +93,6 @@ def _note_touched(stack: Stack, context: ExecutionContext) -> None:
             touched.heavy = True
         if lazy is not None and lazy.session is session:
             touched.read(lazy)
-
-
-def _control_verb(stack: Stack, connection: Connection, statement: str) -> str | None:
-    """What SQLAlchemy's own savepoint statement does, None for any other statement."""
-    control = stack.control
-    if control is None or control.connection is not connection:
-        return None
-    stack.control = None
-    if control.streams:
-        connection.execution_options(**{_STREAM: True})
-    if control.verb == "savepoint":
-        stack.sent[id(connection)] = statement.rpartition(" ")[2]
-    return control.verb
-
-
-# Note [Unwinding a lost transaction]
-# When the server has dropped the transaction, its savepoints are gone too, but SQLAlchemy's nested transactions do
-# not know: each of them would send ROLLBACK TO, which fails, and leave session.rollback() and session.close() stuck
-# half-way. The statement is skipped instead (the documented use of DialectEvents.do_execute), so that SQLAlchemy
-# unwinds as usual, restores the objects, and nothing reaches the server. The listener is set when it is first needed,
-# for each one makes every statement slower.
-
-
-def _skip(engine: Engine, cursor: Any) -> None:
-    """Keep the statement that this cursor is about to execute from the database."""
-    if not event.contains(engine, "do_execute", _do_execute):
-        event.listen(engine, "do_execute", _do_execute)
-    _skipping.add(id(cursor))
-
-
-def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
-    if id(cursor) in _skipping:
-        _skipping.discard(id(cursor))
-        return True
-    return None
 
 
 def _after_execute(
@@ -290,47 +244,3 @@ def _on_options(connection: Connection, options: Mapping[str, Any]) -> None:
             f"the isolation level was changed inside the block of {refusals.called(stack.block)}",
             hint="give it to `transaction(..., isolation_level=...)`",
         )
-
-
-# -- plain savepoints
-
-
-def _on_savepoint(connection: Connection, name: str | None) -> None:
-    stack = stack_of(connection)
-    if stack is None:
-        return
-    if not stack.turn.taken:
-        stack.sync()
-        stack.admit(stack.top, Move.SAVEPOINT, "begin_nested()")
-    _control(stack, connection, "savepoint")
-
-
-def _on_rollback_savepoint(connection: Connection, name: str, context: None) -> None:
-    stack = stack_of(connection)
-    if stack is None or connection.invalidated:
-        return
-    if not stack.turn.taken:
-        plain.end(stack, connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
-    _control(stack, connection, "rollback")
-
-
-def _on_release_savepoint(connection: Connection, name: str, context: None) -> None:
-    stack = stack_of(connection)
-    if stack is None:
-        return
-    if not stack.turn.taken:
-        stack.sync()
-        stack.admit(stack.top, Move.RELEASE, "release a savepoint")
-        plain.end(stack, connection, Move.OUTER_RELEASE, End(f"released by {ending()}"))
-    _control(stack, connection, "release")
-
-
-def _control(stack: Stack, connection: Connection, verb: str) -> None:
-    """A control statement of SQLAlchemy's is the next one on this connection; it must not become a cursor.
-
-    On a connection that streams its results, SAVEPOINT would be sent as DECLARE ... CURSOR FOR SAVEPOINT.
-    """
-    streams = bool(connection.get_execution_options().get(_STREAM))
-    stack.control = Control(verb, connection, streams)
-    if streams:
-        connection.execution_options(**{_STREAM: False})

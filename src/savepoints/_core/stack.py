@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
@@ -62,14 +64,6 @@ class Face(NamedTuple):
     savepoint: type[SavepointLevel]
 
 
-class Control(NamedTuple):
-    """A savepoint statement of SQLAlchemy's that is on its way on a connection, which may stream its results."""
-
-    verb: str
-    connection: Connection
-    streams: bool
-
-
 class Stack:
     """One open transaction, as we steer it."""
 
@@ -78,7 +72,6 @@ class Stack:
         "answered",
         "begun",
         "capabilities",
-        "control",
         "face",
         "first",
         "flushing",
@@ -89,6 +82,7 @@ class Stack:
         "options",
         "owned",
         "restore",
+        "rolling",
         "root",
         "runner",
         "sent",
@@ -119,7 +113,7 @@ class Stack:
         self.turn = tasks.Turn()
         self.begun: dict[int, Any] = {}  # driver connections that are known to have begun, by id of the connection
         self.first: set[int] = set()  # those on which a first statement is under way, with which the driver begins
-        self.control: Control | None = None
+        self.rolling = False  # a plain ROLLBACK TO is under way: the guard lets it through
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
         self.owned: WeakSet[NestedTransaction] = WeakSet()  # nested transactions that belong to one of a session
         self.joined: list[Level] = []  # the levels that joined blocks work in, innermost last
@@ -389,8 +383,19 @@ class Stack:
                 level.move(Move.FAIL)
                 level.cause = cause
 
+    @contextmanager
+    def letting_through(self) -> Iterator[None]:
+        """Let a plain rollback to a savepoint through, which the server takes also where it takes nothing else."""
+        self.rolling = True
+        try:
+            yield
+        finally:
+            self.rolling = False
+        if not self.turn.taken:
+            self.heal()
+
     def heal(self) -> None:
-        """A rollback to a savepoint went out: the server takes statements again."""
+        """A plain rollback to a savepoint was answered: the server takes statements again."""
         self.stuck = None
         for level in dict.fromkeys((self.top, self.transaction)):
             if level.recorded is State.FAILED:
