@@ -58,7 +58,7 @@ class Savepoint(SavepointLevel):
 
     def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
         super().__init__(stack, name, parent, mark)
-        self._rollback = False
+        self._rollback: bool = False
         self._suppress: Suppress = ()
 
     def rollback(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import async_scoped_session as _async_scoped_session
+from sqlalchemy.orm import Session as _SASession
 
 from savepoints import errors
 from savepoints._core import ends, moves, tasks
@@ -115,7 +116,7 @@ class AsyncSavepoint(SavepointLevel):
 
     def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
         super().__init__(stack, name, parent, mark)
-        self._rollback = False
+        self._rollback: bool = False
         self._suppress: Suppress = ()
 
     async def rollback(self) -> None:
@@ -373,7 +374,7 @@ class AsyncJoinedBlock:
 class AsyncSession(_AsyncSession):
     """SQLAlchemy's AsyncSession with the verbs of this library as methods."""
 
-    sync_session_class = _SyncSession
+    sync_session_class: type[_SASession] = _SyncSession
 
     def savepoint(
         self, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()

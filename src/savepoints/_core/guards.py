@@ -79,7 +79,7 @@ def _guard(stack: Stack) -> None:
         raise refusals.refused(stack.top, "send SQL")
 
 
-def _note_touched(stack: Stack, context: ExecutionContext) -> None:
+def _note_touched(stack: Stack, context: Any) -> None:
     """What a statement does to a session's objects without an event of theirs."""
     lazy = _compat.lazy_loaded_from(context)
     bulk = not stack.flushing and (context.isupdate or context.isdelete)

@@ -112,7 +112,7 @@ def restore(session: Session, touched: Touched) -> None:
             continue
         if trace.key is not None and state.key != trace.key and state.persistent:
             _put_back(session, obj, trace.key)
-        elif session.identity_map.get(state.key) is obj:
+        elif state.key is not None and session.identity_map.get(state.key) is obj:
             expire(session, obj)
         elif state.persistent:
             session.expunge(obj)  # its key belongs to another object, which had it before

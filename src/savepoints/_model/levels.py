@@ -75,18 +75,18 @@ class Level:
     ENDS: ClassVar[frozenset[State]]
 
     def __init__(self, stack: Any, name: str, parent: Level | None) -> None:
-        self.stack = stack
-        self.name = name
-        self.parent = parent
-        self.opened_at = caller()
+        self.stack: Any = stack
+        self.name: str = name
+        self.parent: Level | None = parent
+        self.opened_at: Place = caller()
         self.error: BaseException | None = None
         self.cause: Cause | None = None
-        self.block = False
+        self.block: bool = False
         self.opened_by: Worker | None = None
-        self.serial = next(_serial)
+        self.serial: int = next(_serial)
         self._end: End | None = None
         #: The state as far as events have told it; see `state`.
-        self.recorded = State.OPEN
+        self.recorded: State = State.OPEN
 
     @property
     def state(self) -> State:
@@ -172,8 +172,8 @@ class TransactionLevel(Level):
 
     def __init__(self, stack: Any, name: str | None) -> None:
         super().__init__(stack, "transaction" if name is None else name, None)
-        self.count = 0
-        self.managed = False
+        self.count: int = 0
+        self.managed: bool = False
         #: Asks SQLAlchemy whether a plain COMMIT has been answered, where it has no event to tell.
         self.refresh: Callable[[], None] | None = None
 
@@ -192,8 +192,8 @@ class SavepointLevel(Level):
 
     def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
         super().__init__(stack, name, parent)
-        self.mark = mark
-        self.rollbacks = 0
+        self.mark: Any = mark
+        self.rollbacks: int = 0
         #: Results that are read from the server bit by bit, opened inside.
         self.streams: tuple[Any, ...] = ()
 

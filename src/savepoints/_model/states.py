@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from savepoints import errors
 
@@ -28,7 +29,8 @@ class State(Enum):
     RELEASED = "released"
     GONE = "gone"
 
-    __hash__ = object.__hash__  # members are single objects; Enum's own hash is a Python call on each look-up
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__  # members are single objects; Enum's own hash is a Python call on each look-up
 
     def __str__(self) -> str:
         return self.value
@@ -50,7 +52,8 @@ class Move(Enum):
     OUTER_RELEASE = "release or commit around it"
     LOSE = "transaction lost"
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__
 
     def __str__(self) -> str:
         return self.value

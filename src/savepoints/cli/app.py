@@ -13,7 +13,9 @@ from savepoints.cli.stage import BrokenOff, CannotRun
 from savepoints.cli.tour import run
 
 # Plain, for its boxes hide the text; and its tracebacks would show local variables, a URL's password among them.
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app: typer.Typer = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 
 def _print_versions(wanted: bool) -> None:

@@ -13,12 +13,12 @@ INSERT = text("INSERT INTO users (id, name) VALUES (:id, :name)")
 UPDATE = text("UPDATE users SET name = :name WHERE id = :id")
 SELECT = text("SELECT id, name FROM users")
 
-JOHN_DOE = {"id": 1, "name": "John Doe"}
-JANE_DOE = {"id": 1, "name": "Jane Doe"}
-JANE_ROE = {"id": 1, "name": "Jane Roe"}
+JOHN_DOE: dict[str, object] = {"id": 1, "name": "John Doe"}
+JANE_DOE: dict[str, object] = {"id": 1, "name": "Jane Doe"}
+JANE_ROE: dict[str, object] = {"id": 1, "name": "Jane Roe"}
 
 TABLE = "users"
-AT_THE_END = [tuple(JOHN_DOE.values())]
+AT_THE_END: list[tuple[object, ...]] = [tuple(JOHN_DOE.values())]
 
 
 class Step(NamedTuple):
