@@ -66,9 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         needs = {name for mark in marks.iter_markers("needs") for name in mark.args}
         lacks = {name for mark in marks.iter_markers("lacks") for name in mark.args}
         chosen = places(needs, lacks)
-        metafunc.parametrize(
-            "world", chosen, indirect=True, ids=[f"{site.name}-{style}" for site, style in chosen]
-        )
+        metafunc.parametrize("world", chosen, indirect=True, ids=[f"{site.name}-{style}" for site, style in chosen])
 
 
 @pytest.fixture

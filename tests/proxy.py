@@ -63,9 +63,7 @@ class _Link:
         self.thread.start()
 
     def _run(self) -> None:
-        answers = threading.Thread(
-            target=self._pump, args=(self.server, self.client, self._may_answer), daemon=True
-        )
+        answers = threading.Thread(target=self._pump, args=(self.server, self.client, self._may_answer), daemon=True)
         answers.start()
         self._pump(self.client, self.server, self._may_ask)
         answers.join()

@@ -75,9 +75,7 @@ async def test_driver_left_in_a_transaction_is_found(world: World) -> None:
 
 @pytest.mark.needs("network")
 @pytest.mark.parametrize(("cut", "kept"), [("cut_before", []), ("cut_after", [(1, None)])])
-async def test_connection_cut_at_commit(
-    world: World, proxy: Proxy, cut: str, kept: list[tuple[int, None]]
-) -> None:
+async def test_connection_cut_at_commit(world: World, proxy: Proxy, cut: str, kept: list[tuple[int, None]]) -> None:
     async with world.open() as t:
         await world.insert(t, 1)
         asked = proxy.round_trips

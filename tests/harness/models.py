@@ -28,9 +28,7 @@ class Child(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str | None]
     # Deferred: a child without its parent is refused at COMMIT only.
-    parent_id: Mapped[int | None] = mapped_column(
-        ForeignKey("parent.id", deferrable=True, initially="DEFERRED")
-    )
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("parent.id", deferrable=True, initially="DEFERRED"))
     parent: Mapped[Parent | None] = relationship(back_populates="children")
 
 

@@ -7,6 +7,7 @@ capabilities of every site are its face ("sync", "async") and its style ("core",
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ def sqlite_in_transaction(connection: Any) -> bool:
         return bool(connection.in_transaction)
     except ValueError:  # aiosqlite: closed
         return False
-    except connection.ProgrammingError:  # sqlite3: closed
+    except sqlite3.ProgrammingError:  # closed, or just being closed
         return False
 
 

@@ -61,7 +61,10 @@ def code(error: BaseException) -> str | None:
 def driver_autocommit(driver_connection: Any) -> bool:
     """``autocommit=True`` (Python 3.12) makes commit() and rollback() of the driver do nothing."""
     raw = getattr(driver_connection, "_conn", driver_connection)
-    return getattr(raw, "autocommit", None) is True
+    try:
+        return getattr(raw, "autocommit", None) is True
+    except sqlite3.ProgrammingError:  # aiosqlite's connection belongs to its thread, and is never set so by SQLAlchemy
+        return False
 
 
 _SNAPSHOT = "a read-only transaction sees one snapshot anyway: deferrable asks for nothing more"

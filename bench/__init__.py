@@ -1,0 +1,1 @@
+"""Benchmarks: round trips counted, CPU compared. See README.md beside this file."""

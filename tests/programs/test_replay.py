@@ -1,0 +1,49 @@
+"""Programs that once went wrong. A failing random program is printed as a line that can be added here."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.programs.bench import Bench
+from tests.programs.language import (
+    Block,
+    Boom,
+    Doom,
+    Enter,
+    Fail,
+    Insert,
+    Join,
+    Look,
+    Mark,
+    Program,
+    Rollback,
+    RollbackTo,
+    Update,
+)
+
+CASES = [
+    # a bookmark's handle knew of a plain commit() only after its transaction had been asked
+    Program((), "commit", True),
+    # a refused plain commit() released the bookmark on top, or left the connection in its transaction
+    Program((Doom(0),), "commit", True),
+    Program((Doom(1),), "commit", True),
+    # in a doomed level the failure of a statement was forgotten, and SQL sent to a server that takes only a rollback
+    Program((Doom(0), Fail("missing", False)), "commit", False),
+    Program((Doom(0), Fail("flush", True)), "commit", True),
+    # something added after a failed flush, then refused: undoing the block warned, and the transaction was lost
+    Program((Block(None, (Fail("flush", True), Fail("flush", False)), False, False, False),), "commit", False),
+    # the joined bookmark made a block: its end released what was opened outside
+    Program((Mark("a"), Join((Enter(0, (), False),), False)), "commit", False),
+    # new objects beside changed ones: after a rollback the changed ones were expired and not loaded again
+    Program(
+        (Insert(2), Block(None, (Insert(1), Update(2), Rollback(0)), False, False, False), Look()), "commit", False
+    ),
+    # a row inserted and loaded inside, then undone
+    Program((Mark("a"), Insert(1, "sql"), RollbackTo("a"), Look()), "commit", False),
+    Program((Join((Boom(),), True), Fail("missing", False)), "commit", False),
+]
+
+
+@pytest.mark.parametrize("program", CASES, ids=range(len(CASES)))
+async def test_replay(bench: Bench, program: Program) -> None:
+    assert await bench.problem(program) is None
