@@ -217,10 +217,13 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
 
 
 def _undo_settings(stack: Stack, connection: Connection) -> None:
-    """Take back what a read-only transaction set on the connection itself, before the pool has it again."""
+    """Take back what a read-only transaction set on the connection itself, before the pool has it again.
+
+    By the driver's cursor: SQLAlchemy takes no statement in the middle of its own commit or rollback.
+    """
     if stack.undo is not None and not connection.invalidated:
         cursor = connection.connection.cursor()
-        cursor.execute(stack.undo)
+        connection.dialect.do_execute(cursor, stack.undo, ())
         cursor.close()
         stack.undo = None
 
