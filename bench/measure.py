@@ -37,7 +37,12 @@ def taken(turns: Mapping[str, Turn], size: Size) -> Taken:
 
 def ratio(found: Taken, name: str, other: str) -> float:
     """How many times the CPU of another: the median over the rounds, for within one the machine is equally fast."""
-    return median(mine / theirs for mine, theirs in zip(found[name], found[other], strict=True))
+    return median(ratios(found, name, other))
+
+
+def ratios(found: Taken, name: str, other: str) -> list[float]:
+    """Round by round: how far they lie apart tells how much a median is worth."""
+    return [mine / theirs for mine, theirs in zip(found[name], found[other], strict=True)]
 
 
 @contextmanager

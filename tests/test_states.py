@@ -77,7 +77,7 @@ def test_every_move_is_in_the_table() -> None:
     assert {move for row in rows for move in row} == set(Move)
 
 
-@pytest.mark.parametrize("state", SAVEPOINT_ENDS - {S.LOST}, ids=str)
+@pytest.mark.parametrize("state", sorted(SAVEPOINT_ENDS - {S.LOST}, key=str), ids=str)
 def test_an_ended_savepoint_refuses(state: State) -> None:
     for move in (M.SAVEPOINT, M.ROLLBACK_TO, M.DOOM, M.RELEASE):
         assert SAVEPOINT[state][move] is SavepointEnded
@@ -85,7 +85,7 @@ def test_an_ended_savepoint_refuses(state: State) -> None:
         assert SAVEPOINT[state][move] is state
 
 
-@pytest.mark.parametrize("state", SAVEPOINT.keys() - SAVEPOINT_ENDS, ids=str)
+@pytest.mark.parametrize("state", sorted(SAVEPOINT.keys() - SAVEPOINT_ENDS, key=str), ids=str)
 def test_an_open_savepoint_heals_and_ends(state: State) -> None:
     healed = S.DOOMED if state is S.DOOMED else S.OPEN
     assert SAVEPOINT[state][M.ROLLBACK_TO] is healed

@@ -39,6 +39,11 @@ def lazy_loaded_from(context: ExecutionContext) -> InstanceState[Any] | None:
     return None if options is None else options._lazy_loaded_from
 
 
+def changes_in_bulk(context: ExecutionContext) -> bool:
+    """Whether an ORM-enabled UPDATE or DELETE is about to change objects (public in ``do_orm_execute``)."""
+    return "_sa_orm_update_options" in context.execution_options
+
+
 def flushed(context: Any) -> Iterable[tuple[InstanceState[Any], bool]]:
     """The objects that a flush has written, and whether it deleted them.
 

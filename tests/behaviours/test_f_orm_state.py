@@ -177,6 +177,20 @@ async def test_f88_untouched_objects_are_not_expired(world: World) -> None:
         assert world.transcript.sent() == []
 
 
+async def test_f88_objects_that_a_query_inside_returns(world: World) -> None:
+    """They are not refreshed by it: SQLAlchemy keeps what is loaded."""
+    async with world.transaction(world.source) as t:
+        await flushed(t, *(Parent(id=id, name=f"name {id}") for id in range(5)))
+        t.expunge_all()
+        parents = (await t.scalars(select(Parent).order_by(Parent.id))).all()
+        sp = await world.savepoint(t)
+        assert (await t.scalars(select(Parent).order_by(Parent.id))).all() == parents
+        await sp.rollback()
+        world.transcript.clear()
+        assert [parent.name for parent in parents] == [f"name {id}" for id in range(5)]
+        assert world.transcript.sent() == []
+
+
 @pytest.mark.parametrize("size", [1, 10, 100])
 async def test_f88_cost_follows_what_was_touched(world: World, size: int) -> None:
     """The statements of a rollback, and of reading everything after it, are those of one touched object."""

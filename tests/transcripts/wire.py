@@ -52,3 +52,8 @@ def leaves(kind: type[Exception]) -> Iterator[None]:
     except kind:
         return
     raise AssertionError(f"no {kind.__name__}")
+
+
+def styled(world: World, *, core: list[str], orm: list[str]) -> list[str]:
+    """Where the styles differ: a session's savepoints are SQLAlchemy's nested transactions."""
+    return core if world.style == "core" else orm

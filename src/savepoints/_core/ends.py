@@ -98,7 +98,7 @@ def _end_well(stack: Stack, level: SavepointLevel, *, rollback: bool) -> None:
         return
     _refuse_open_blocks(stack, level)
     refuse_swallowed(stack, level, "keep the block's work")
-    if not rollback and level.recorded is State.OPEN:
+    if level.recorded is State.OPEN:  # also in a dry run, which is there to find what the database refuses
         level.mark.flush()
         refuse_swallowed(stack, level, "keep the block's work")
     if rollback or level.recorded is State.DOOMED:
@@ -180,7 +180,7 @@ def _end_transaction_well(stack: Stack, *, rollback: bool) -> None:
         raise refusals.ended_behind(transaction)
     _refuse_open_blocks(stack, transaction)
     refuse_swallowed(stack, transaction, "keep the block's work")
-    if not rollback and transaction.recorded is State.OPEN:
+    if transaction.recorded is State.OPEN:
         stack.root.flush()
         refuse_swallowed(stack, transaction, "keep the block's work")
     if not rollback and transaction.recorded is not State.DOOMED:

@@ -82,7 +82,7 @@ def _guard(stack: Stack) -> None:
 def _note_touched(stack: Stack, context: Any) -> None:
     """What a statement does to a session's objects without an event of theirs."""
     lazy = _compat.lazy_loaded_from(context)
-    bulk = not stack.flushing and (context.isupdate or context.isdelete)
+    bulk = _compat.changes_in_bulk(context)
     if not bulk and lazy is None:
         return
     for session in stack.sessions:

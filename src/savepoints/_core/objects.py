@@ -28,10 +28,14 @@ from sqlalchemy.orm.interfaces import RelationshipDirection
 
 
 class Trace(NamedTuple):
-    """What happened to one object: first loaded inside, or written while it had this identity key, or neither."""
+    """What happened to one object inside.
+
+    It was first loaded (``born``), or written while it had this identity ``key``, or only these attributes were loaded.
+    """
 
     born: bool = False
     key: Any = None
+    attributes: frozenset[str] | None = None
 
 
 class Touched:
@@ -52,10 +56,14 @@ class Touched:
         """All of them that are still referred to."""
         return [] if self.states is None else list(self.states.items())
 
-    def read(self, state: InstanceState[Any], *, born: bool = False) -> None:
-        """It was loaded for the first time, refreshed, or had a relationship loaded."""
-        if self.states is None or state not in self.states:
-            self._enter(state, Trace(born))
+    def read(self, state: InstanceState[Any], attributes: Iterable[str] | None = None, *, born: bool = False) -> None:
+        """It was loaded for the first time, refreshed, or had some attributes loaded."""
+        known = None if self.states is None else self.states.get(state)
+        if known is None:
+            self._enter(state, Trace(born, None, None if attributes is None else frozenset(attributes)))
+        elif known.attributes is not None:
+            more = None if attributes is None else known.attributes.union(attributes)
+            self._enter(state, Trace(known.born, known.key, more))
 
     def write(self, state: InstanceState[Any], key: Any = None) -> None:
         """It was flushed; the key that it had before the first flush is kept."""
@@ -69,7 +77,7 @@ class Touched:
             if trace.key is not None:
                 self.write(state, trace.key)
             else:
-                self.read(state, born=trace.born)
+                self.read(state, trace.attributes, born=trace.born)
         self.heavy = self.heavy or inner.heavy
 
     def is_light(self, session: Session, nested: SessionTransaction) -> bool:
@@ -102,7 +110,8 @@ def restore(session: Session, touched: Touched) -> None:
     """
     traces = dict(touched.traces())
     for obj in session.dirty:
-        traces.setdefault(instance_state(obj), Trace())
+        state = instance_state(obj)
+        traces[state] = traces.get(state, Trace())._replace(attributes=None)
     born = [state for state, trace in traces.items() if trace.born and state.obj() is not None]
     if born:
         _forget_ghosts(session, born)
@@ -113,7 +122,7 @@ def restore(session: Session, touched: Touched) -> None:
         if trace.key is not None and state.key != trace.key and state.persistent:
             _put_back(session, obj, trace.key)
         elif state.key is not None and session.identity_map.get(state.key) is obj:
-            expire(session, obj)
+            expire(session, obj, None if trace.key is not None else trace.attributes)
         elif state.persistent:
             session.expunge(obj)  # its key belongs to another object, which had it before
 
@@ -143,12 +152,15 @@ def forget_changes(session: Session) -> None:
         expire(session, obj)
 
 
-def expire(session: Session, obj: Any) -> None:
-    """Expire one object and nothing else.
+def expire(session: Session, obj: Any, attributes: frozenset[str] | None = None) -> None:
+    """Expire one object, or some attributes of it, and nothing else.
 
     ``session.expire`` follows relationships with a refresh-expire cascade; expired by name first, they are not
     loaded any more, and there is nothing to follow.
     """
+    if attributes is not None:
+        session.expire(obj, attributes)
+        return
     relationships = inspect(obj).mapper.relationships.keys()
     if relationships:
         session.expire(obj, relationships)

@@ -152,7 +152,6 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
 
 def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
     """A flush that fails makes SQLAlchemy roll back the nearest savepoint, or the whole transaction."""
-    stack.flushing = False
     while parent.parent is not None and not parent.nested:
         parent = parent.parent
     if parent.is_active:
@@ -203,7 +202,6 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
     if stack is None:
         return
     _refuse_if_over(session, stack)
-    stack.flushing = True
     if stack.stuck is not None:
         raise refusals.stuck(stack.top, "flush", stack.stuck)
     for level in (stack.transaction, stack.top):
@@ -247,4 +245,4 @@ def _detached_to_persistent(session: Session, obj: Any) -> None:
 def _on_refresh(state: InstanceState[Any], context: Any, attributes: Any) -> None:
     session = state.session
     if session is not None and (touched := _touched(session)) is not None:
-        touched.read(state)
+        touched.read(state, attributes)

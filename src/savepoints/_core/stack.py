@@ -74,7 +74,6 @@ class Stack:
         "capabilities",
         "face",
         "first",
-        "flushing",
         "joined",
         "kept",
         "leaving",
@@ -117,7 +116,6 @@ class Stack:
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
         self.owned: WeakSet[NestedTransaction] = WeakSet()  # nested transactions that belong to one of a session
         self.joined: list[Level] = []  # the levels that joined blocks work in, innermost last
-        self.flushing = False  # a session's flush is under way: what it writes is told by its own events
         self.leaving = False  # a plain session.commit() has passed our guard
         self.kept: SessionTransaction | None = None  # one whose commit was answered, until it has ended
         self.stuck: Cause | None = None  # the server takes only a rollback to a savepoint, or of all
