@@ -66,8 +66,10 @@ async def struck(world: World, unit: Unit, **points: Any) -> tuple[BaseException
     error = await strike.run(unit(world, done))
     left = asyncio.all_tasks() - others
     assert not [task for task in left if is_ours(task)], "an exit was left running"
-    if left:  # SQLAlchemy's own end of a session or connection, where KeyboardInterrupt left it
-        await asyncio.wait(left)
+    while left := {task for task in left if not task.done()}:  # SQLAlchemy's or the driver's own, that closes
+        for task in left:
+            task.cancel()
+        await asyncio.sleep(0)
     check(world, done)
     return error, strike.suspensions
 

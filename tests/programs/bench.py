@@ -7,7 +7,7 @@ from random import Random
 
 from sqlalchemy import Connection, delete, insert, select
 
-from tests.harness.models import item
+from tests.harness.models import Child, item
 from tests.harness.world import World
 from tests.programs.databases import Memory, Plain
 from tests.programs.generate import Maker, shrunk
@@ -50,6 +50,7 @@ class Bench:
         if problem is not None:
             return f"the two references differ {problem}"
         with self.aside.begin():
+            self.aside.execute(delete(Child))
             self.aside.execute(delete(item))
             self.aside.execute(insert(item), {"id": TAKEN})
         problem = difference(expected, Trace(*await Library(self.world).run(program), self.durable()))

@@ -37,13 +37,15 @@ class Database(Protocol):
 
     def rekey(self, key: int, to: int) -> None: ...
 
+    def orphan(self, key: int) -> None: ...
+
     def fail(self, what: str) -> None: ...
 
     def rows(self) -> list[Row]: ...
 
 
 class Memory:
-    """A pure model of the rows: a savepoint is a copy of them.
+    """A pure model of the rows: a savepoint is a copy of them. Orphans stand below zero.
 
     Args:
         ending: Whether the statement of ``Fail("whole")`` ends the whole transaction.
@@ -59,6 +61,9 @@ class Memory:
         self._before = dict(self._rows)
 
     def commit(self) -> None:
+        if any(key < 0 for key in self._rows):
+            self.rollback()
+            raise Refused
         self._savepoints.clear()
 
     def rollback(self) -> None:
@@ -93,13 +98,16 @@ class Memory:
         if key in self._rows and to not in self._rows:
             self._rows[to] = self._rows.pop(key)
 
+    def orphan(self, key: int) -> None:
+        self._rows[-key] = None
+
     def fail(self, what: str) -> None:
         if what == "whole" and self._ending:
             self.rollback()
         raise Refused
 
     def rows(self) -> list[Row]:
-        return sorted(self._rows.items())
+        return sorted((key, name) for key, name in self._rows.items() if key >= 0)
 
 
 FAILURES = {
@@ -111,12 +119,16 @@ FAILURES = {
 
 
 class Plain:
-    """A driver's own connection, in autocommit mode, and a table that it alone sees."""
+    """A driver's own connection, in autocommit mode, and tables that it alone sees."""
 
     def __init__(self, connection: Connection) -> None:
         """Takes the driver's connection from a connection in AUTOCOMMIT mode."""
         self._driver: Any = connection.connection.driver_connection
         self._execute("CREATE TEMPORARY TABLE reference (id INTEGER PRIMARY KEY, name VARCHAR)")
+        self._execute(
+            "CREATE TEMPORARY TABLE orphan"
+            " (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES reference DEFERRABLE INITIALLY DEFERRED)"
+        )
 
     def clear(self) -> None:
         """Before a program."""
@@ -127,7 +139,11 @@ class Plain:
         self._execute("BEGIN")
 
     def commit(self) -> None:
-        self._execute("COMMIT")
+        try:
+            self._execute("COMMIT")
+        except self._driver.Error as error:
+            self._execute("ROLLBACK")  # some databases have done it
+            raise Refused from error
 
     def rollback(self) -> None:
         self._execute("ROLLBACK")
@@ -153,6 +169,9 @@ class Plain:
     def rekey(self, key: int, to: int) -> None:
         free = f"NOT EXISTS (SELECT 1 FROM reference WHERE id = {to})"
         self._execute(f"UPDATE reference SET id = {to} WHERE id = {key} AND {free}")
+
+    def orphan(self, key: int) -> None:
+        self._execute(f"INSERT INTO orphan VALUES ({key}, 99)")
 
     def fail(self, what: str) -> None:
         self._try(FAILURES[what])

@@ -43,6 +43,11 @@ class Rekey:
 
 
 @dataclass(frozen=True)
+class Orphan:
+    """A child without its parent: taken now, refused at COMMIT."""
+
+
+@dataclass(frozen=True)
 class Look:
     """Compare the session's objects with the rows."""
 
@@ -136,9 +141,17 @@ class Join:
     caught: bool = True
 
 
-Compound = Block | Enter | Join
+@dataclass(frozen=True)
+class Nested:
+    """A plain ``begin_nested()`` block of SQLAlchemy."""
+
+    body: Steps
+    caught: bool = True
+
+
+Compound = Block | Enter | Join | Nested
 Step = (
-    Insert | Update | Delete | Rekey | Look | Fail | Boom | Signal
+    Insert | Update | Delete | Rekey | Orphan | Look | Fail | Boom | Signal
     | Mark | RollbackTo | ReleaseTo | Rollback | Release | Doom
     | Compound
 )  # fmt: skip

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstanceState, aliased
 from sqlalchemy.orm.exc import ObjectDeletedError
 
 from savepoints import errors
-from tests.harness.models import Item, item
+from tests.harness.models import Child, Item, item
 from tests.harness.world import World
 from tests.programs.language import (
     TAKEN,
@@ -27,6 +27,8 @@ from tests.programs.language import (
     Join,
     Look,
     Mark,
+    Nested,
+    Orphan,
     Program,
     Rekey,
     Release,
@@ -130,7 +132,7 @@ class Library:
     async def run_step(self, step: Step) -> None:  # noqa: C901 - one line for each kind of step
         world, target = self.world, self.target
         match step:
-            case Insert() | Update() | Delete() | Rekey():
+            case Insert() | Update() | Delete() | Rekey() | Orphan():
                 await self.row(step)
             case Look():
                 await self.look()
@@ -152,7 +154,7 @@ class Library:
                 await self.handle(step.back).release()
             case Doom():
                 transaction = world.current_transaction(target)
-                levels = [transaction, *transaction.savepoints]
+                levels = [transaction, *(one for one in transaction.savepoints if one.name != "begin_nested")]
                 levels[-1 - step.up % len(levels)].doom("the program says so")
             case Block():
                 suppress = (BoomError, DBAPIError) if step.suppress else ()
@@ -165,6 +167,11 @@ class Library:
                     await self.block(handle, step.body)
             case Join():
                 async with world.atomic(target, savepoint=False):
+                    await self.see("enter", None)
+                    await self.run_steps(step.body)
+            case Nested():
+                await self.world.seen(self.target)
+                async with target.begin_nested():
                     await self.see("enter", None)
                     await self.run_steps(step.body)
 
@@ -195,10 +202,10 @@ class Library:
 
     # -- statements
 
-    async def row(self, step: Insert | Update | Delete | Rekey) -> None:
+    async def row(self, step: Insert | Update | Delete | Rekey | Orphan) -> None:
         self.count += 1
         name = f"v{self.count}"
-        how: How | None = step.how if self.world.style == "orm" else None
+        how: How | None = getattr(step, "how", None) if self.world.style == "orm" else None
         match step:
             case Insert():
                 await self.insert(step.key, name, how)
@@ -208,6 +215,8 @@ class Library:
                 await self.delete(step.key, how)
             case Rekey():
                 await self.rekey(step.key, step.to, how)
+            case Orphan():
+                await self.target.execute(insert(Child), {"id": self.count, "parent_id": 99})
 
     async def insert(self, key: int, name: str, how: How | None) -> None:
         if how == "bulk":

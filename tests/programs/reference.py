@@ -20,6 +20,8 @@ from tests.programs.language import (
     Join,
     Look,
     Mark,
+    Nested,
+    Orphan,
     Program,
     Rekey,
     Release,
@@ -43,6 +45,7 @@ class Level:
         self.state = "open"
         self.rollbacks = 0
         self.block = False
+        self.plain = False  # of a plain begin_nested()
         self.swallowed = False  # doomed by a failure that somebody swallowed, not by the code's own decision
         self.flushed_bad = False  # a flush failed in it: the session takes only a rollback
 
@@ -102,8 +105,7 @@ class Reference:
             for level in (self.root, *reversed(self.levels)):
                 error = error or self.refusal(level)
             if error is None:
-                self.commit()
-                return None
+                return self.commit()
         self.roll_back_all()
         return error
 
@@ -111,17 +113,24 @@ class Reference:
         if error is None:
             error = errors.TransactionLost("") if self.root.state == "lost" else self.failure_inside(self.root)
             if error is None and program.end == "commit" and self.root.state != "doomed":
-                self.commit()
-                return None
+                return self.commit()
         elif self.root.state == "lost" and (error is self.loss or isinstance(error, errors.Rollback)):
             error = errors.TransactionLost("")
         self.roll_back_all()
         return None if aims(error, self.root) else error
 
-    def commit(self) -> None:
+    def commit(self) -> BaseException | None:
+        open_ones = self.levels.copy()
         self.end_bookmarks(0)
-        self.database.commit()
+        try:
+            self.database.commit()
+        except Refused as refused:
+            self.root.state = "rolled back"
+            for level in open_ones if not self.orm else ():  # a session's have been released before
+                level.state = "gone" if level.state == "released" else level.state
+            return refused
         self.root.state = "committed"
+        return None
 
     def roll_back_all(self) -> None:
         for level in self.levels:
@@ -154,7 +163,7 @@ class Reference:
 
     def run_step(self, step: Step) -> None:  # noqa: C901 - one line for each kind of step
         match step:
-            case Insert() | Update() | Delete() | Rekey():
+            case Insert() | Update() | Delete() | Rekey() | Orphan():
                 self.row(step)
             case Look():
                 self.refuse_sql()
@@ -175,7 +184,7 @@ class Reference:
             case Release():
                 self.release(self.handle(step.back))
             case Doom():
-                levels = [self.root, *self.levels]
+                levels = [self.root, *(one for one in self.levels if not one.plain)]
                 self.doom(levels[-1 - step.up % len(levels)], swallowed=False)
             case Block():
                 self.block(self.open(step.label), step)
@@ -183,6 +192,8 @@ class Reference:
                 self.enter(step)
             case Join():
                 self.join(step)
+            case Nested():
+                self.nested(step)
 
     # -- statements
 
@@ -193,7 +204,7 @@ class Reference:
         if self.stuck or self.top.flushed_bad:
             raise errors.TransactionFailed("")
 
-    def row(self, step: Insert | Update | Delete | Rekey) -> None:
+    def row(self, step: Insert | Update | Delete | Rekey | Orphan) -> None:
         self.count += 1
         name = f"v{self.count}"
         self.refuse_sql()
@@ -207,6 +218,8 @@ class Reference:
                     self.database.delete(step.key)
                 case Rekey():
                     self.database.rekey(step.key, step.to)
+                case Orphan():
+                    self.database.orphan(self.count)
         except Refused:
             self.statement_failed()
             raise
@@ -418,6 +431,22 @@ class Reference:
                 raise
         finally:
             self.joined.pop()
+
+    def nested(self, step: Nested) -> None:
+        """A level of SQLAlchemy's: kept in order, but no block of ours, which an error could aim at."""
+        self.refuse_sql()
+        level = Level(None, f"n{self.count}_{len(self.levels)}")
+        level.plain = True
+        self.database.savepoint(level.wire)
+        self.levels.append(level)
+        self.see("enter", None)
+        try:
+            self.run_steps(step.body)
+        except Exception:
+            if level in self.levels and level.state != "lost":
+                self.undo(level)
+            raise
+        self.leave(level, rollback=False)
 
     def aim(self, step: Signal) -> object:
         if isinstance(step.to, int):

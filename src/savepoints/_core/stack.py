@@ -389,8 +389,7 @@ class Stack:
             yield
         finally:
             self.rolling = False
-        if not self.turn.taken:
-            self.heal()
+        self.heal()
 
     def heal(self) -> None:
         """A plain rollback to a savepoint was answered: the server takes statements again."""
