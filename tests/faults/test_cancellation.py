@@ -44,7 +44,9 @@ async def drivers_at_rest(world: World) -> AsyncIterator[None]:
             handler(loop, context)
 
     loop.set_exception_handler(handle)
+    gc.freeze()  # what is there by now is left alone, so that collecting is quick
     yield
+    gc.unfreeze()
     await world.engine.dispose()
     async with asyncio.timeout(20):
         while set(threading.enumerate()) - threads:
@@ -70,6 +72,7 @@ async def struck(world: World, unit: Unit, **points: Any) -> tuple[BaseException
         for task in left:
             task.cancel()
         await asyncio.sleep(0)
+    gc.collect()  # see clear_frames
     check(world, done)
     return error, strike.suspensions
 
