@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
-from sqlalchemy.orm import InstanceState, SessionTransaction
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 
 def parent_engine(engine: Engine) -> Engine:
@@ -44,11 +44,19 @@ def changes_in_bulk(context: ExecutionContext) -> bool:
     return "_sa_orm_update_options" in context.execution_options
 
 
-def flushed(context: Any) -> Iterable[tuple[InstanceState[Any], bool]]:
-    """The objects that a flush has written, and whether it deleted them.
+def flushed(context: Any) -> Iterator[InstanceState[Any]]:
+    """The objects that a flush has written or deleted.
 
     ``session.new``, ``.dirty`` and ``.deleted`` tell the same, and make a set each time.
     """
-    for state, (deleted, listed_only) in context.states.items():
+    for state, (_, listed_only) in context.states.items():
         if not listed_only:
-            yield state, deleted
+            yield state
+
+
+def forget(session: Session, state: InstanceState[Any]) -> None:
+    """Take an object that was expunged out of the session's identity map.
+
+    SQLAlchemy's nested rollback puts one back there whose primary key was changed before.
+    """
+    session.identity_map.safe_discard(state)

@@ -73,12 +73,12 @@ def _awaiting() -> FrameType | None:
 
 
 def _place(frame: FrameType | None) -> Place:
-    return handed_on.get() or NOWHERE if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
+    return NOWHERE if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
 
 
 def caller() -> Place:
     """The innermost line that is neither ours nor SQLAlchemy's."""
-    return _place(_outside(sys._getframe(1)) or _outside(_awaiting()))
+    return handed_on.get() or _place(_outside(sys._getframe(1)) or _outside(_awaiting()))
 
 
 class Ending(NamedTuple):

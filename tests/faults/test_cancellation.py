@@ -62,19 +62,30 @@ async def struck(world: World, unit: Unit, **points: Any) -> tuple[BaseException
     """Run a unit on an empty pool and table, check what must hold in any case; its error and its suspensions."""
     start_empty(world)
     await world.engine.dispose()
-    others = asyncio.all_tasks()
+    others, threads = asyncio.all_tasks(), set(threading.enumerate())
     done: list[str] = []
     strike = Strike(**points)
     error = await strike.run(unit(world, done))
     left = asyncio.all_tasks() - others
     assert not [task for task in left if is_ours(task)], "an exit was left running"
-    while left := {task for task in left if not task.done()}:  # SQLAlchemy's or the driver's own, that closes
-        for task in left:
-            task.cancel()
-        await asyncio.sleep(0)
+    await closed(left, threads)
     gc.collect()  # see clear_frames
     check(world, done)
     return error, strike.suspensions
+
+
+async def closed(left: set[asyncio.Task[Any]], threads: set[threading.Thread]) -> None:
+    """Wait for what SQLAlchemy and the driver do to close a connection.
+
+    A close whose thread was stopped before its turn is never answered.
+    """
+    async with asyncio.timeout(20):
+        while any(not task.done() for task in left) and set(threading.enumerate()) - threads:
+            await asyncio.sleep(0.001)
+        while left := {task for task in left if not task.done()}:
+            for task in left:
+                task.cancel()
+            await asyncio.sleep(0)
 
 
 def is_ours(task: asyncio.Task[Any]) -> bool:

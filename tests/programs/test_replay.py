@@ -41,6 +41,8 @@ CASES = [
     # a row inserted and loaded inside, then undone
     Program((Mark("a"), Insert(1, "sql"), RollbackTo("a"), Look()), "commit", False),
     Program((Join((Boom(),), True), Fail("missing", False)), "commit", False),
+    # changed and flushed inside; then a flush failed, which expired it
+    Program((Insert(2), Block("a", (Update(2), Fail("flush", True)), False, False, True), Look()), "commit", False),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -217,3 +219,38 @@ async def test_t30_ours_refuses_what_was_begun_on_purpose(world: World) -> None:
             await world.insert(t, 1, "in a savepoint")
         await t.rollback()
     assert world.rows() == []
+
+
+# T36: `create_engine(skip_autocommit_rollback=True)` where the application or the library sends BEGIN.
+
+
+async def undo_a_row(world: World, engine: Any, begin: str | None = None) -> None:
+    with fails(ZeroDivisionError):
+        async with world.transaction(engine) if begin is None else world.open(engine) as t:
+            if begin is not None:
+                await t.execute(text(begin))
+            await t.execute(text("INSERT INTO item VALUES (1, 'undone')"))
+            raise ZeroDivisionError
+
+
+async def seen_by_the_next(world: World, engine: Any) -> int:
+    async with world.open(engine) as t:
+        found: int = (await t.execute(text("SELECT count(*) FROM item"))).scalar_one()
+        return found
+
+
+@pytest.mark.needs("no_begin", "core")
+async def test_t36_plain_rollback_is_left_out(world: World) -> None:
+    """A failure means that SQLAlchemy asks the driver whether a transaction is open: the option may stay."""
+    engine = world.new_engine(skip_autocommit_rollback=True)
+    await undo_a_row(world, engine, begin="BEGIN")
+    assert await seen_by_the_next(world, engine) == 1
+    engine.dispose()
+
+
+@pytest.mark.needs("no_begin", "core")
+async def test_t36_ours_rollback_is_sent(world: World) -> None:
+    engine = world.new_engine(skip_autocommit_rollback=True)
+    await undo_a_row(world, engine)
+    assert await seen_by_the_next(world, engine) == 0
+    engine.dispose()

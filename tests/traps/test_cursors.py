@@ -110,6 +110,7 @@ async def test_t34_ours_result_is_closed_with_its_savepoint(world: World) -> Non
             await fetch(world, t, inside, 998)
         assert str(world.current_transaction(t).state) == "open"
         assert await fetch(world, t, before, 998) == list(range(3, 1001))
+        await world.run_sync(t, lambda target: before.close())
 
 
 # T35: a listener that runs SQL before each statement, also before a ROLLBACK TO.

@@ -119,6 +119,10 @@ def _handle_error(context: ExceptionContext) -> None:
     if stack.transaction.recorded is State.COMMITTING:
         _commit_failed(stack, connection, context, Cause(what, cause, caller()))
         return
+    if context.statement is None and context.execution_context is None and not context.is_disconnect:
+        # a refused ROLLBACK: SQLAlchemy's asyncpg takes it for done, and the pool's next user would commit our rows
+        connection.invalidate(error)
+        return
     aftermath = _aftermath(stack, connection, context)
     if aftermath is Aftermath.LOST:
         stack.lose(cause, what)
@@ -129,7 +133,10 @@ def _handle_error(context: ExceptionContext) -> None:
 
 def _told(stack: Stack, context: ExceptionContext) -> str:
     """Which statement failed, and how the database calls it."""
-    statement = "COMMIT" if context.statement is None else repr(refusals.masked(context.statement))
+    if context.statement is not None:
+        statement = repr(refusals.masked(context.statement))
+    else:
+        statement = "COMMIT" if context.execution_context is None else "reading a result"
     row, error = stack.capabilities, context.original_exception
     kind, code = row.kind(error), row.code(error)
     return f"{statement} failed ({kind}{'' if code is None else f' {code}'})"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.engine import Connection, NestedTransaction
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import _compat
@@ -139,7 +139,7 @@ class PlainMark:
 class SessionMark:
     """A nested transaction of a session, ours or a plain ``Session.begin_nested()``."""
 
-    __slots__ = ("names", "nested", "ours", "session", "stack", "touched")
+    __slots__ = ("names", "nested", "ours", "refused", "session", "stack", "touched")
 
     def __init__(self, stack: Stack, session: Session, nested: SessionTransaction | None = None) -> None:
         self.stack = stack
@@ -147,6 +147,7 @@ class SessionMark:
         self.touched = Touched()
         self.names: list[tuple[Connection, str]] = []
         self.ours = nested is None
+        self.refused = False
         if nested is None:
             self._begin()
         else:
@@ -208,19 +209,29 @@ class SessionMark:
         if wire is None or wire.release is None:
             return
         for connection, name in self.names:
-            if not connection.invalidated:
-                send(connection, wire.release.format(name))
+            if connection.invalidated:
+                continue
+            if self.refused:
+                send(connection, wire.rollback_to.format(name))
+            send(connection, wire.release.format(name))
+        self.refused = False
 
     def _restore(self) -> None:
         restore(self.session, self.touched)
         self.touched = Touched()
 
     def release(self) -> None:
-        self.nested.commit()
+        try:
+            self.nested.commit()
+        except DBAPIError as error:
+            # the server has kept it, but SQLAlchemy's nested transaction takes only a rollback now, and sends none
+            self.refused = True
+            self.stack.fail(error, "RELEASE was refused")
+            raise
 
     def vanish(self, *, kept: bool) -> None:
         if kept:
-            self.nested.commit()
+            self.release()
         elif self._is_current():
             if not self.nested.is_active:
                 forget_changes(self.session)

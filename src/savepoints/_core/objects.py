@@ -26,6 +26,8 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
+from savepoints import _compat
+
 
 class Trace(NamedTuple):
     """What happened to one object inside.
@@ -41,10 +43,11 @@ class Trace(NamedTuple):
 class Touched:
     """What happened to a session's objects inside one level."""
 
-    __slots__ = ("heavy", "states")
+    __slots__ = ("heavy", "shown", "states")
 
     def __init__(self) -> None:
         self.states: WeakKeyDictionary[InstanceState[Any], Trace] | None = None  # made when it is needed
+        self.shown: WeakKeyDictionary[InstanceState[Any], frozenset[str]] | None = None
         self.heavy = False  # added, deleted or changed in bulk: SQLAlchemy's own record is needed
 
     def _enter(self, state: InstanceState[Any], trace: Trace) -> None:
@@ -71,8 +74,18 @@ class Touched:
         if known.key is None:
             self._enter(state, Trace(known.born, key or state.key))
 
+    def show(self, objects: Iterable[Any]) -> None:
+        """They are about to be flushed; a flush that fails expires them, so what they have loaded is noted."""
+        if self.shown is None:
+            self.shown = WeakKeyDictionary()
+        for obj in objects:
+            self.shown[instance_state(obj)] = frozenset(obj.__dict__)
+
     def update(self, inner: Touched) -> None:
         """A level inside has ended; whether it was kept or undone, a rollback of this one undoes it."""
+        for state, keys in (inner.shown or {}).items():
+            self.shown = self.shown or WeakKeyDictionary()
+            self.shown.setdefault(state, keys)
         for state, trace in inner.traces():
             if trace.key is not None:
                 self.write(state, trace.key)
@@ -117,14 +130,30 @@ def restore(session: Session, touched: Touched) -> None:
         _forget_ghosts(session, born)
     for state, trace in traces.items():
         obj = state.obj()
-        if obj is None or state.session is not session:
-            continue
-        if trace.key is not None and state.key != trace.key and state.persistent:
-            _put_back(session, obj, trace.key)
-        elif state.key is not None and session.identity_map.get(state.key) is obj:
-            expire(session, obj, None if trace.key is not None else trace.attributes)
-        elif state.persistent:
-            session.expunge(obj)  # its key belongs to another object, which had it before
+        if obj is not None:
+            _restore_one(session, obj, state, trace)
+
+
+def _restore_one(session: Session, obj: Any, state: InstanceState[Any], trace: Trace) -> None:
+    if state.session is not session:
+        _compat.forget(session, state)
+    elif trace.key is not None and state.key != trace.key and state.persistent:
+        _put_back(session, obj, trace.key)
+    elif state.key is not None and session.identity_map.get(state.key) is obj:
+        expire(session, obj, None if _is_whole(state, trace) else trace.attributes)
+    elif state.persistent:
+        session.expunge(obj)  # its key belongs to another object, which had it before
+
+
+def _is_whole(state: InstanceState[Any], trace: Trace) -> bool:
+    """Whether the whole row is in doubt.
+
+    It is where the primary key was loaded, by which alone SQLAlchemy would go on taking the row for present.
+    """
+    if trace.key is not None or trace.attributes is None:
+        return True
+    mapper = state.mapper
+    return any(mapper.get_property_by_column(column).key in trace.attributes for column in mapper.primary_key)
 
 
 def _put_back(session: Session, obj: Any, key: Any) -> None:
@@ -204,7 +233,12 @@ def loaded(session: Session, inside: Iterable[Touched]) -> Loaded:
     if any(touched.heavy for touched in found) or session.new or session.deleted:
         states |= dict.fromkeys(session.identity_map.all_states())
     states |= dict.fromkeys(instance_state(obj) for obj in (*session.dirty, *session.deleted))
-    return [(obj, frozenset(obj.__dict__)) for state in states if (obj := state.obj()) is not None]
+    shown = {state: keys for touched in found for state, keys in (touched.shown or {}).items()}
+    return [
+        (obj, shown.get(state, frozenset()).union(obj.__dict__))
+        for state in (states | shown)
+        if (obj := state.obj()) is not None
+    ]
 
 
 def reload(session: Session, before: Loaded) -> None:

@@ -52,6 +52,7 @@ def _listen(target: Session | type[Session]) -> None:
         ("after_flush", _after_flush),
         ("loaded_as_persistent", _loaded_as_persistent),
         ("detached_to_persistent", _detached_to_persistent),
+        ("persistent_to_deleted", _persistent_to_deleted),
     ):
         event.listen(target, name, listener, insert=True)
 
@@ -207,19 +208,19 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
     for level in (stack.transaction, stack.top):
         if level.recorded in (State.UNDONE, State.LOST):
             raise refusals.refused(level, "flush")
+    if stack.runner is not None and (touched := stack.touched(session)) is not None:
+        touched.show(session.dirty)
 
 
 def _after_flush(session: Session, context: Any) -> None:
     touched = _touched(session)
-    for state, deleted in _compat.flushed(context):
+    for state in _compat.flushed(context):
         new = state.key is None
         if new:
             _watch_entity(state.class_)
-        if touched is None:
-            continue
-        if new or deleted:
+        if touched is not None and new:
             touched.heavy = True
-        if not new:
+        elif touched is not None:
             touched.write(state)
 
 
@@ -240,6 +241,13 @@ def _loaded_as_persistent(session: Session, obj: Any) -> None:
 
 def _detached_to_persistent(session: Session, obj: Any) -> None:
     _watch_entity(type(obj))
+
+
+def _persistent_to_deleted(session: Session, obj: Any) -> None:
+    """By a flush, or because its row was found to be gone."""
+    touched = _touched(session)
+    if touched is not None:
+        touched.heavy = True
 
 
 def _on_refresh(state: InstanceState[Any], context: Any, attributes: Any) -> None:

@@ -33,7 +33,12 @@ from savepoints._places import ending
 
 def answer_hooks(dialect: Dialect) -> None:
     """Answer the three hooks of an engine's dialect, where we know how its database spells the statements."""
-    wire = capabilities(dialect).wire
+    row = capabilities(dialect)
+    if row.begin is not None:
+        # an option since SQLAlchemy 2.0.43: in its eyes a driver that leaves BEGIN to us commits each statement by
+        # itself, and the ROLLBACK of our transaction would be left out
+        dialect.skip_autocommit_rollback = False
+    wire = row.wire
     if wire is not None and wire.release is not None:
         for hook, answer, statement in (
             ("do_savepoint", _savepoint, wire.savepoint),
