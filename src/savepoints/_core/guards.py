@@ -55,7 +55,7 @@ def _before_cursor_execute(
     if stack is None:
         return statement, parameters
     stack.turn.check_process("send SQL")
-    if stack.capabilities.begin is None:
+    if len(stack.begun) < len(stack.root.connections) and stack.capabilities.begin is None:
         stack.note_begin(connection)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack)

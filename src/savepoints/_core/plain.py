@@ -31,8 +31,10 @@ def enter(stack: Stack) -> None:
                     stack.owned.add(core)
             _push(stack, SessionMark(stack, session, new))
     for connection in stack.root.connections:
-        core = None if connection.invalidated else connection.get_nested_transaction()
-        if core is not None and core not in stack.owned and _level(stack, core) is None:
+        core = connection.get_nested_transaction()
+        if core is None or core in stack.owned or connection.invalidated:
+            continue
+        if _level(stack, core) is None:
             _push(stack, PlainMark(core))
 
 

@@ -48,7 +48,7 @@ def kind(error: BaseException) -> Kind:
 
 def _psycopg_standing(driver_connection: Any) -> Aftermath:
     """libpq keeps the truth: the server tells the transaction's status with each answer."""
-    status = int(driver_connection.info.transaction_status)
+    status = driver_connection.pgconn.transaction_status
     if status == _IN_ERROR:
         return Aftermath.FAILED
     return Aftermath.OPEN if status in (_ACTIVE, _IN_TRANSACTION) else Aftermath.LOST
