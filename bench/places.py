@@ -75,9 +75,10 @@ class Server:
         """The proxy counts."""
 
     def prepare(self) -> None:
-        """Make the table, once per server."""
+        """Make the table, empty."""
         engine = create_engine(self.postgres.url())
         with engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE IF EXISTS item")
             connection.exec_driver_sql(TABLE)
         engine.dispose()
 

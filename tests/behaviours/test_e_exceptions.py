@@ -500,7 +500,8 @@ async def test_e82_engine_rolls_the_whole_transaction_back(world: World, ends_al
                 if raised_again:
                     raise first.value
     assert lost.value.__cause__ is first.value
-    assert sent == []
+    # a driver that takes the transaction for open wants one to roll back, and begins the next
+    assert set(sent) == ({"BEGIN", "ROLLBACK"} if "always_in_transaction" in world.site.has else set())
     assert world.rows() == []
     async with world.transaction(t):
         await t.execute(row(3))

@@ -98,6 +98,7 @@ async def in_autocommit(world: World) -> Target:
 
 
 @pytest.mark.needs("core", "one_writer")
+@pytest.mark.lacks("always_in_transaction")
 async def test_t07_plain_savepoint_in_autocommit_commits(world: World) -> None:
     """SAVEPOINT is taken as a transaction of its own: what it released stays, whatever comes after.
 

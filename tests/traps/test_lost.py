@@ -20,7 +20,7 @@ each_loss = pytest.mark.parametrize("loss", [full, interrupted, or_rollback], id
 
 
 @pytest.mark.needs("full", "interrupt", "whole_rollback")
-@pytest.mark.lacks("no_begin")
+@pytest.mark.lacks("no_begin", "always_in_transaction")
 @each_loss
 async def test_t03_plain_half_of_the_transaction_is_committed(world: World, loss: Loss) -> None:
     """The savepoint's exit says "no such savepoint"; who swallows that commits what comes after, without the rest.

@@ -217,6 +217,7 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
     except errors.SavepointsError as error:
         cause = stack.transaction.cause or Cause("connection.commit() was refused", error, caller())
         if not connection.invalidated:
+            _prepare_rollback(stack, connection)
             connection.dialect.do_rollback(connection.connection)
         stack.rolled_back(End("rolled back: connection.commit() was refused", caller()))
         stack.transaction.cause = cause
@@ -224,21 +225,31 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
 
 
 def _undo_settings(stack: Stack, connection: Connection) -> None:
-    """Take back what a read-only transaction set on the connection itself, before the pool has it again.
-
-    By the driver's cursor: SQLAlchemy takes no statement in the middle of its own commit or rollback.
-    """
+    """Take back what a read-only transaction set on the connection itself, before the pool has it again."""
     if stack.undo is not None and not connection.invalidated:
-        cursor = connection.connection.cursor()
-        connection.dialect.do_execute(cursor, stack.undo, ())
-        cursor.close()
+        _send_past(connection, stack.undo)
         stack.undo = None
+
+
+def _prepare_rollback(stack: Stack, connection: Connection) -> None:
+    """See to it that the driver takes a rollback also where the database has ended the transaction."""
+    row = stack.capabilities
+    if row.begin is not None and row.rollback_refused(connection.connection.driver_connection):
+        _send_past(connection, row.begin)
+
+
+def _send_past(connection: Connection, statement: str) -> None:
+    """By the driver's cursor: SQLAlchemy takes no statement in the middle of its own commit or rollback."""
+    cursor = connection.connection.cursor()
+    connection.dialect.do_execute(cursor, statement, ())
+    cursor.close()
 
 
 def _on_rollback(connection: Connection) -> None:
     stack = stack_of(connection)
-    if stack is not None:
+    if stack is not None and not connection.invalidated:
         _undo_settings(stack, connection)
+        _prepare_rollback(stack, connection)
     if stack is None or stack.turn.taken or stack.root.session is not None:
         return
     end = ending()

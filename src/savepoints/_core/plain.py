@@ -32,10 +32,8 @@ def enter(stack: Stack) -> None:
             _push(stack, SessionMark(stack, session, new))
     for connection in stack.root.connections:
         core = connection.get_nested_transaction()
-        if core is None or core in stack.owned or connection.invalidated:
-            continue
-        if _level(stack, core) is None:
-            _push(stack, PlainMark(core))
+        if core is not None and core not in stack.owned and not connection.invalidated:
+            _push_new(stack, core)
 
 
 def _around(nested: SessionTransaction) -> SessionTransaction | None:
@@ -48,6 +46,11 @@ def _around(nested: SessionTransaction) -> SessionTransaction | None:
 
 def _push(stack: Stack, mark: Any) -> None:
     stack.push(stack.face.savepoint(stack, "begin_nested", stack.top, mark))
+
+
+def _push_new(stack: Stack, core: NestedTransaction) -> None:
+    if _level(stack, core) is None:
+        _push(stack, PlainMark(core))
 
 
 def _level(stack: Stack, core: NestedTransaction) -> SavepointLevel | None:

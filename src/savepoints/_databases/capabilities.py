@@ -74,6 +74,8 @@ class Capabilities:
         read_only: Execution options that make a transaction read-only, or None.
         read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
         deferrable: Execution options that make it deferrable, or None where it cannot be.
+        rollback_refused: Whether the driver would refuse to roll back, since the database has ended a transaction that
+            it takes for open: ``begin`` has to be sent before.
         driver_autocommit: Whether the driver connection commits each statement by itself.
     """
 
@@ -89,6 +91,7 @@ class Capabilities:
     aftermath: Callable[[Any, BaseException], Aftermath]
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
+    rollback_refused: Callable[[Any], bool | None] = _none
     driver_autocommit: Callable[[Any], bool | None] = _none
     standing: Callable[[Any], Aftermath | None] = _none
     begin: str | None = None

@@ -58,13 +58,23 @@ def code(error: BaseException) -> str | None:
     return name
 
 
-def driver_autocommit(driver_connection: Any) -> bool:
-    """``autocommit=True`` (Python 3.12) makes commit() and rollback() of the driver do nothing."""
+def _autocommit(driver_connection: Any) -> Any:
+    """The driver's setting of that name (Python 3.12), a bool or its sign for the older ways."""
     raw = getattr(driver_connection, "_conn", driver_connection)
     try:
-        return getattr(raw, "autocommit", None) is True
+        return getattr(raw, "autocommit", None)
     except sqlite3.ProgrammingError:  # aiosqlite's connection belongs to its thread, and is never set so by SQLAlchemy
-        return False
+        return None
+
+
+def driver_autocommit(driver_connection: Any) -> bool:
+    """``autocommit=True`` makes commit() and rollback() of the driver do nothing."""
+    return _autocommit(driver_connection) is True
+
+
+def rollback_refused(driver_connection: Any) -> bool:
+    """``autocommit=False`` begins at connect, COMMIT and ROLLBACK only, and SQLite may have ended that transaction."""
+    return not driver_connection.in_transaction and _autocommit(driver_connection) is False
 
 
 _SNAPSHOT = "a read-only transaction sees one snapshot anyway: deferrable asks for nothing more"
@@ -89,6 +99,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         aftermath=aftermath,
         kind=kind,
         code=code,
+        rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
         begin="BEGIN",
