@@ -103,6 +103,17 @@ def test_connections_of_a_session_on_a_connection(engine: Engine) -> None:
         assert both_ways(root) == [{connection}, {connection}]
 
 
+@pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only"])
+def test_begun_on(engine: Engine, mode: Any) -> None:
+    """A savepoint where the session works in one on somebody's connection, else the connection's own transaction."""
+    with engine.connect() as connection, Session(connection, join_transaction_mode=mode) as session:
+        outer = connection.begin()
+        root = session.begin()
+        session.connection()
+        begun = _compat.begun_on(root, connection)
+        assert begun is (connection.get_nested_transaction() if mode == "create_savepoint" else outer)
+
+
 # Dialect._on_connect_isolation_level
 
 

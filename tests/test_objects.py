@@ -480,6 +480,7 @@ INSERTED = Step("insert_returning", "city", 3, 0)
 FOUND_GONE = [Step("text_delete", "team", 1, 0), Step("get", "team", 1, 0)]
 
 
+@pytest.mark.slow
 @settings(max_examples=600, report_multiple_bugs=False)
 @example(Program([], [], [[INSERTED], [INSERTED]], by_block=False))
 @example(Program([], [Step("get", "team", 1, 0)], [[Step("expire", "team", 1, 0), *FOUND_GONE]], by_block=False))

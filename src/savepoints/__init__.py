@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from savepoints._model.levels import Level
+from savepoints._model.states import State
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
 from savepoints._verbs import (
     atomic,
@@ -44,6 +47,7 @@ __all__ = [
     "AsyncTransaction",
     "BadName",
     "CommitOutcomeUnknown",
+    "Level",
     "NoTransaction",
     "NotSupported",
     "OutOfOrder",
@@ -53,6 +57,7 @@ __all__ = [
     "SavepointNeverAwaited",
     "SavepointsError",
     "Session",
+    "State",
     "Transaction",
     "TransactionDoomed",
     "TransactionFailed",
@@ -74,11 +79,17 @@ __all__ = [
 
 _ASYNC = frozenset({"AsyncSavepoint", "AsyncSession", "AsyncTransaction", "async_scoped_session"})
 
+if find_spec("greenlet") is None:
+    for _name in _ASYNC:
+        __all__.remove(_name)
+
 
 def __getattr__(name: str) -> Any:
     """The async names, when they are asked for: SQLAlchemy's asyncio side needs greenlet, which is an extra."""
     if name in _ASYNC:
-        from savepoints import aio
-
+        try:
+            from savepoints import aio
+        except ImportError as error:
+            raise ImportError(f"savepoints.{name} needs greenlet: pip install 'savepoints[async]'") from error
         return getattr(aio, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
+from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext, Transaction
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 
@@ -22,6 +22,16 @@ def connections(transaction: SessionTransaction) -> Iterable[Connection]:
         return transaction.connections
     entries: Any = transaction._connections
     return {entry[0] for entry in entries.values()}
+
+
+def begun_on(transaction: SessionTransaction, connection: Connection) -> Transaction:
+    """What a session's transaction has begun on a connection of it.
+
+    A savepoint, for a session on a connection with ``join_transaction_mode="create_savepoint"``.
+    """
+    entries: Any = transaction._connections
+    begun: Transaction = entries[connection][1]
+    return begun
 
 
 def isolation_level_on_connect(dialect: Dialect) -> str | None:

@@ -5,22 +5,36 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from contextlib import AsyncContextDecorator, ContextDecorator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from savepoints import errors
 
 _NAMES = ("session", "connection")
 
+# the last two are what `contextlib.contextmanager` and its async twin make
+_UNRUN = (GeneratorType, AsyncGeneratorType, CoroutineType, ContextDecorator, AsyncContextDecorator)
+
 
 def refuse_generators(function: Callable[..., Any]) -> None:
     """A generator's body runs after the call has returned, outside of any transaction around the call."""
     if not callable(function):
-        raise errors.WrongArgument(f"transaction(...) decorates functions, not {type(function).__name__}")
+        raise errors.WrongArgument(
+            f"transaction(...) decorates functions, not {type(function).__name__}",
+            hint="put it above the `def`, below `@classmethod` or `@staticmethod`",
+        )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise errors.WrongArgument(
-            f"{function.__qualname__} is a generator function: its body runs when it is iterated, not at the call",
+            f"{_called(function)} is a generator function: its body runs when it is iterated, not at the call",
             hint="use `with transaction(...)` inside it, or return a list",
         )
+
+
+def _called(function: Callable[..., Any]) -> str:
+    """Its name; a ``functools.partial`` has none."""
+    name: str = getattr(function, "__qualname__", None) or repr(function)
+    return name
 
 
 def parameter(function: Callable[..., Any], kinds: tuple[type, ...]) -> str:
@@ -32,7 +46,7 @@ def parameter(function: Callable[..., Any], kinds: tuple[type, ...]) -> str:
     signature = inspect.signature(function)
     try:
         hints = typing.get_type_hints(function)
-    except NameError:  # a name that only type checkers see
+    except (NameError, TypeError):  # a name that only type checkers see; an object that is called like a function
         hints = {}
     for name in signature.parameters:
         for kind in (hints.get(name), *typing.get_args(hints.get(name))):
@@ -42,7 +56,7 @@ def parameter(function: Callable[..., Any], kinds: tuple[type, ...]) -> str:
         if name in signature.parameters:
             return name
     raise errors.WrongArgument(
-        f"{function.__qualname__} has no parameter for the session or connection",
+        f"{_called(function)} has no parameter for the session or connection",
         hint="annotate one with the Session or Connection type, or call it `session` or `connection`",
     )
 
@@ -61,29 +75,56 @@ class Call:
         self.visible = self.full.replace(parameters=others)
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The session or connection that the caller passed itself, None where it passed none."""
-        if self.name in kwargs:
-            return kwargs[self.name]
-        found = args[self.position] if len(args) > self.position else None
-        return found if isinstance(found, self.kinds) else None
+        """The session or connection that the caller passed itself, None where it passed none.
+
+        Raises:
+            WrongArgument: Something else was passed by the parameter's name.
+        """
+        found = kwargs.get(self.name)
+        if found is None and len(args) > self.position and isinstance(args[self.position], self.kinds):
+            found = args[self.position]
+        registry = getattr(found, "registry", None)  # of a scoped session
+        target = found if registry is None else registry()
+        if target is not None and not isinstance(target, self.kinds):
+            kinds = " or ".join(kind.__name__ for kind in self.kinds)
+            given = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
+            raise errors.WrongArgument(
+                f"the parameter {self.name!r} takes {kinds}, not {given}", hint="leave it out, and one is passed in"
+            )
+        return target
 
     def filled(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
         """The caller's arguments with the session in its place."""
-        arguments = self.visible.bind(*args, **kwargs).arguments | {self.name: target}
+        others = {name: value for name, value in kwargs.items() if name != self.name}
+        arguments = self.visible.bind(*args, **others).arguments | {self.name: target}
         in_order = {name: arguments[name] for name in self.full.parameters if name in arguments}
         return inspect.BoundArguments(self.full, in_order)
+
+    def refuse_unrun(self, function: Callable[..., Any], result: Any) -> None:
+        """What a call gave back has still to run, and would do so after the end of the transaction.
+
+        Raises:
+            WrongArgument: So that the transaction is undone, in place of the work being lost in silence.
+        """
+        if isinstance(result, _UNRUN):
+            if isinstance(result, CoroutineType):
+                result.close()
+            raise errors.WrongArgument(
+                f"{_called(function)} gave back a {type(result).__name__}, which has still to run",
+                hint="decorate what does the work at the call; use `with transaction(...)` inside of generators",
+            )
 
     def refuse_async(self, function: Callable[..., Any]) -> None:
         """A sync source cannot be awaited for."""
         if inspect.iscoroutinefunction(function):
             raise errors.WrongArgument(
-                f"{function.__qualname__} is async, and the source is not", hint="use an async engine or sessionmaker"
+                f"{_called(function)} is async, and the source is not", hint="use an async engine or sessionmaker"
             )
 
     def refuse_sync(self, function: Callable[..., Any]) -> None:
         """An async source must be awaited."""
         if not inspect.iscoroutinefunction(function):
             raise errors.WrongArgument(
-                f"{function.__qualname__} is not async, and the source is",
+                f"{_called(function)} is not async, and the source is",
                 hint="write `async def`, or use a sync engine or sessionmaker",
             )

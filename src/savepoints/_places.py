@@ -28,6 +28,7 @@ _ENDERS = (
     "Transaction",
     "TransactionalContext",
 )
+_CLOSED = ("AsyncSession", "AsyncConnection", "Session", "Connection")  # a `with` on one of the others commits
 
 
 class Place(NamedTuple):
@@ -93,7 +94,13 @@ class Ending(NamedTuple):
     @property
     def closes(self) -> bool:
         """A close, which throws uncommitted work away without saying so."""
-        return self.verb.endswith((".close", ".reset", ".__exit__"))
+        owner, _, method = self.verb.partition(".")
+        return owner in _CLOSED and method in ("close", "reset", "__exit__", "__aexit__")
+
+    @property
+    def by_session(self) -> bool:
+        """A call on a session or its transaction, not on a connection."""
+        return "Session" in self.verb
 
 
 def ending() -> Ending:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session as _Session
@@ -49,6 +49,11 @@ class Transaction(TransactionLevel):
             OutOfOrder: It was opened outside the block around this call.
         """
         moves.roll_back(moves.named_in(self.stack, name))
+
+
+# Note [What exits return]
+# `bool` alone tells type checkers that a block may swallow any error, and then each `return` in a block is "missing"
+# on the other way. It swallows only what it was asked to, so the exits say `bool | None`, as most of their kind do.
 
 
 class Savepoint(SavepointLevel):
@@ -96,7 +101,7 @@ class Savepoint(SavepointLevel):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         try:
             ends.leave_savepoint(self, error, rollback=self._rollback)
         except Exception as own:
@@ -113,6 +118,7 @@ FACE = Face(Transaction, Savepoint)
 
 def open_savepoint(target: Target, name: str | None, rollback: bool, suppress: Suppress) -> Savepoint:
     """Make a savepoint with what its block is to do at its end."""
+    ends.checked_suppress(suppress)
     level = cast(Savepoint, moves.open_savepoint(target, FACE, name))
     level._rollback = rollback
     level._suppress = suppress
@@ -163,7 +169,7 @@ class TransactionBlock(Generic[T]):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         assert self._stack is not None
         try:
             ends.leave_transaction(self._stack, error, rollback=self._rollback)
@@ -196,11 +202,15 @@ class TransactionBlock(Generic[T]):
             given = call.given(args, kwargs)
             if given is not None:
                 with AtomicBlock(given, self._name, savepoint=False, rollback=False):
-                    return function(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                    call.refuse_unrun(function, result)
+                    return result
             with self._again() as target:
                 bound = call.filled(target, args, kwargs)
-                return function(*bound.args, **bound.kwargs)
-            return None  # type: ignore[return-value]  # only `raise Rollback` comes here
+                result = function(*bound.args, **bound.kwargs)
+                call.refuse_unrun(function, result)
+                return result
+            return None  # after `raise Rollback`
 
         wrapper.__signature__ = call.visible  # type: ignore[attr-defined]
         return wrapper
@@ -239,11 +249,11 @@ class AtomicBlock(Generic[T]):
             return TransactionBlock(self._target, self._name, Options(), rollback=self._rollback, independent=False)
         if self._savepoint:
             return open_savepoint(self._target, self._name, self._rollback, ())
-        return JoinedBlock(self._target, rollback=self._rollback)
+        return JoinedBlock(self._target)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         assert self._block is not None
         return self._block.__exit__(kind, error, trace)
 
@@ -253,11 +263,7 @@ class JoinedBlock:
 
     level: Level
 
-    def __init__(self, target: Target, *, rollback: bool) -> None:
-        if rollback:
-            raise errors.WrongArgument(
-                "rollback=True cannot undo a joined block alone", hint="leave savepoint=False out, or rollback=True"
-            )
+    def __init__(self, target: Target) -> None:
         self._target = target
 
     def __enter__(self) -> None:
@@ -266,9 +272,9 @@ class JoinedBlock:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> Literal[False]:
         ends.leave_joined(self._stack, self.level, error)
-        return isinstance(error, errors.Rollback) and error.to is None
+        return False  # what it did cannot be undone alone: `raise Rollback` goes on to the level that it joined
 
 
 class Session(_Session):

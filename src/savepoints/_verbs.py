@@ -13,6 +13,7 @@ from savepoints import _sync, errors
 from savepoints._core import moves
 from savepoints._core.ends import Suppress
 from savepoints._core.options import Options
+from savepoints._core.refusals import kind_of
 from savepoints._model.levels import checked_name
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _target(target: Any, verb: str) -> Any:
     hint = "give a Session or Connection, sync or async"
     if isinstance(target, _SOURCES) or _is_async(target):
         hint = "open a session or connection first, for instance by `with transaction(...)`"
-    raise errors.WrongArgument(f"{verb} works on a session or connection, not on {type(target).__name__}", hint=hint)
+    raise errors.WrongArgument(f"{verb} works on a session or connection, not on {kind_of(target)}", hint=hint)
 
 
 def _name(name: str | None) -> str | None:
@@ -149,13 +150,19 @@ def transaction(
     Raises:
         AlreadyInTransaction: One is open on the target, or in this task on the same engine.
         NotSupported: The connection is in autocommit mode, or an option is not known for this database.
-        WrongArgument: The source or target is of another kind, or a generator function is decorated.
+        WrongArgument: An argument is of a wrong kind, or a generator function is decorated.
+        BadName: The name is empty, too long or has control characters.
+        sqlalchemy.exc.ArgumentError: The database has no such isolation level.
     """
     source = _unscoped(source_or_target)
     if not isinstance(source, (*_TARGETS, *_SOURCES)) and not _is_async(source):
         raise errors.WrongArgument(
-            f"transaction works on a source or target of SQLAlchemy, not on {type(source).__name__}",
+            f"transaction works on a source or target of SQLAlchemy, not on {kind_of(source)}",
             hint="give an engine or sessionmaker, or a session or connection, sync or async",
+        )
+    if isolation_level is not None and not isinstance(isolation_level, str):
+        raise errors.WrongArgument(
+            f"isolation_level is text, not {kind_of(isolation_level)}", hint='give it as "SERIALIZABLE", for instance'
         )
     options = Options(isolation_level, read_only, deferrable, immediate)
     _name(name)
@@ -187,14 +194,15 @@ def savepoint(target: Any, name: str | None = None, *, rollback: bool = False, s
         name: Any text of 1 to 200 characters without control characters; one is made up where it is left out. The
             nearest open savepoint of a name is meant.
         rollback: The block's end undoes it also without an error.
-        suppress: Errors that the block swallows after undoing its work; they are kept in ``.error``.
+        suppress: An exception class, or a tuple of them: errors that the block swallows after undoing its work. They
+            are kept in ``.error``.
 
     Raises:
         TransactionFailed: A statement failed before, and the database takes only a rollback.
         TransactionLost: The transaction has ended without us.
         NotSupported: The connection is in autocommit mode.
         WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
-        WrongArgument: The target or the name is of a wrong kind.
+        WrongArgument: The target, the name or ``suppress`` is of a wrong kind.
         BadName: The name is empty, too long or has control characters.
     """
     found = _target(target, "savepoint")
@@ -230,14 +238,22 @@ def atomic(target: Any, name: str | None = None, *, savepoint: bool = True, roll
         name: The name of the level.
         savepoint: False joins an open transaction without a savepoint: a failure inside dooms the level around, also
             where the error is swallowed.
-        rollback: The end undoes this level also without an error.
+        rollback: The end undoes this level also without an error; not together with ``savepoint=False``.
 
     Raises:
+        WrongArgument: The target or the name is of a wrong kind, or ``savepoint=False`` and ``rollback=True`` are both
+            given.
+        BadName: The name is empty, too long or has control characters.
         AlreadyInTransaction, NotSupported, TransactionFailed, TransactionLost, WrongTask: As `transaction` and
             `savepoint` do, when the block is entered.
     """
     found = _target(target, "atomic")
     _name(name)
+    if rollback and not savepoint:
+        raise errors.WrongArgument(
+            "atomic(savepoint=False, rollback=True): a block that joins another cannot be undone alone",
+            hint="leave one of the two out",
+        )
     if not _is_async(found):
         return _sync.AtomicBlock(found, name, savepoint=savepoint, rollback=rollback)
     from savepoints import aio
@@ -255,7 +271,8 @@ def require_transaction(target: SyncTarget | AsyncTarget) -> None:
         NoTransaction: None is open.
     """
     found = _target(target, "require_transaction")
-    if not found.in_transaction():
+    started = getattr(found, "sync_connection", found) is not None  # of an AsyncConnection, which is awaited for
+    if not started or not found.in_transaction():
         raise errors.NoTransaction(f"no transaction is open on this {type(found).__name__}")
 
 
@@ -275,6 +292,7 @@ def rollback_to(target: Any, name: str) -> Awaitable[None] | None:
         OutOfOrder: It was opened outside the block around this call.
         TransactionLost: The transaction has ended without us.
         WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
+        WrongArgument, BadName: The target or the name is not one that can be.
     """
     found = _target(target, "rollback_to")
     if not _is_async(found):
@@ -302,6 +320,7 @@ def release(target: Any, name: str) -> Awaitable[None] | None:
         TransactionFailed: A statement or flush inside failed: roll back first.
         TransactionDoomed: It can only be rolled back.
         WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
+        WrongArgument, BadName: The target or the name is not one that can be.
     """
     found = _target(target, "release")
     if not _is_async(found):

@@ -16,7 +16,7 @@ import functools
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
@@ -57,6 +57,7 @@ def _not_started(connection: AsyncConnection) -> Any:
 
 
 async def _run(target: AsyncTarget, work: Callable[[], R]) -> R:
+    sync_of(target)
     return await target.run_sync(lambda _: work())
 
 
@@ -149,7 +150,7 @@ class AsyncSavepoint(SavepointLevel):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         work = _run(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
         try:
             await finish(work)
@@ -172,7 +173,8 @@ class PendingSavepoint:
         self._target = target
         self._name = name
         self._rollback = rollback
-        self._suppress = suppress
+        self._used = True  # until it stands: what is refused here need not be awaited
+        self._suppress = ends.checked_suppress(suppress)
         self._used = False
         self.level: AsyncSavepoint | None = None
         self._where = caller()
@@ -201,23 +203,25 @@ class PendingSavepoint:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         assert self.level is not None
         return await self.level.__aexit__(kind, error, trace)
 
     def __del__(self) -> None:
         if not self._used:
-            warnings.warn(
+            warnings.warn_explicit(
                 f"savepoint(...) at {self._where} was never awaited: no savepoint was made; "
                 "write `await savepoint(...)` or `async with savepoint(...)`",
                 errors.SavepointNeverAwaited,
-                stacklevel=2,
+                *self._where,
                 source=self,
             )
 
 
 def current(target: AsyncTarget) -> AsyncTransaction | None:
     """The open transaction of a target."""
+    if isinstance(target, AsyncConnection) and target.sync_connection is None:
+        return None
     inside = sync_of(target)
     if find(inside) is None and not inside.in_transaction():
         return None
@@ -243,6 +247,8 @@ class AsyncTransactionBlock(Generic[T]):
     async def __aenter__(self) -> T:
         if self._stack is not None:
             raise entered_before("transaction", self._stack.transaction)
+        if isinstance(self._source, AsyncConnection):
+            sync_of(self._source)
         if not self._independent:
             tasks.refuse_second(tasks.dialect_of(self._source))
         self._target = target = cast(T, await _open(self._source))
@@ -257,7 +263,7 @@ class AsyncTransactionBlock(Generic[T]):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         assert self._stack is not None
         await finish(self._leave(self._stack, error))
         return ends.aims_at(error, self._stack.transaction)
@@ -293,11 +299,15 @@ class AsyncTransactionBlock(Generic[T]):
             given = call.given(args, kwargs)
             if given is not None:
                 async with AsyncAtomicBlock(given, self._name, savepoint=False, rollback=False):
-                    return await function(*args, **kwargs)
+                    result = await function(*args, **kwargs)
+                    call.refuse_unrun(function, result)
+                    return result
             async with self._again() as target:
                 bound = call.filled(target, args, kwargs)
-                return await function(*bound.args, **bound.kwargs)
-            return None  # type: ignore[return-value]  # only `raise Rollback` comes here
+                result = await function(*bound.args, **bound.kwargs)
+                call.refuse_unrun(function, result)
+                return result
+            return None  # after `raise Rollback`
 
         wrapper.__signature__ = call.visible  # type: ignore[attr-defined]
         return wrapper
@@ -338,11 +348,11 @@ class AsyncAtomicBlock(Generic[T]):
             )
         if self._savepoint:
             return PendingSavepoint(self._target, self._name, self._rollback, ())
-        return AsyncJoinedBlock(self._target, rollback=self._rollback)
+        return AsyncJoinedBlock(self._target)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         assert self._block is not None
         return await self._block.__aexit__(kind, error, trace)
 
@@ -352,11 +362,7 @@ class AsyncJoinedBlock:
 
     level: Level
 
-    def __init__(self, target: AsyncTarget, *, rollback: bool) -> None:
-        if rollback:
-            raise errors.WrongArgument(
-                "rollback=True cannot undo a joined block alone", hint="leave savepoint=False out, or rollback=True"
-            )
+    def __init__(self, target: AsyncTarget) -> None:
         self._target = target
 
     async def __aenter__(self) -> None:
@@ -366,9 +372,9 @@ class AsyncJoinedBlock:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> Literal[False]:
         ends.leave_joined(self._stack, self.level, error)
-        return isinstance(error, errors.Rollback) and error.to is None
+        return False  # what it did cannot be undone alone: `raise Rollback` goes on to the level that it joined
 
 
 class AsyncSession(_AsyncSession):

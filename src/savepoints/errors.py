@@ -50,7 +50,7 @@ class BadName(SavepointsError, ValueError):
     """A savepoint's name is empty, too long or holds control characters."""
 
     code = "bad-name"
-    hint = "any other text of 1 to 200 characters will do"
+    hint = "any text of 1 to 200 printable characters will do"
 
 
 class NoTransaction(SavepointsError):
@@ -151,11 +151,26 @@ class Rollback(Exception):
     """Raise it to leave a block with its work undone and nothing raised outside.
 
     Args:
-        to: The level to unwind to, or the name of the nearest enclosing block of that name; without it the nearest
-            block. Blocks in between are undone too. Where no block of ours encloses the ``raise``, it reaches the
-            caller like any error.
+        to: The level to unwind to (a block's handle), or the name of the nearest enclosing block of that name; without
+            it the nearest block. Blocks in between are undone too. Where no such block encloses the ``raise``, it
+            undoes all and reaches the caller like any error.
+
+    Raises:
+        WrongArgument: The target is neither a level nor text.
     """
 
     def __init__(self, to: Any = None) -> None:  # a level: this floor does not know the class
+        if to is not None and not isinstance(to, str) and not hasattr(to, "outcome"):
+            kind = f"the class {to.__name__}" if isinstance(to, type) else type(to).__name__
+            raise WrongArgument(
+                f"Rollback takes a level or the name of one, not {kind}", hint="give the handle of a block, or its name"
+            )
         self.to = to
-        super().__init__("the nearest block" if to is None else to)
+        super().__init__(f"undo {self.aim}")
+
+    @property
+    def aim(self) -> str:
+        """Where it goes, in words."""
+        if self.to is None:
+            return "the nearest block"
+        return repr(self.to) if isinstance(self.to, str) else repr(self.to.path)

@@ -6,6 +6,7 @@ python -m tests.behaviours.program SCENARIO SITE STYLE URL
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -58,6 +59,7 @@ def exits_beside_a_thread(world: World) -> None:
 
 def is_interrupted(world: World) -> None:
     """A statement runs, far longer than Ctrl-C takes to come."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even if the tests run in the background
 
     async def select(t: Target) -> None:
         await t.execute(text(slow_statement(world)))

@@ -195,6 +195,18 @@ async def test_d58_rollback_to_an_outer_block_from_deep_inside(world: World) -> 
     assert world.rows() == [(1, "before"), (5, "after")]
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_d58_errors_that_a_block_suppresses_do_not_stop_it(world: World, by_name: bool) -> None:
+    async with world.transaction(world.source) as t:
+        async with world.savepoint(t, "order") as order:
+            await t.execute(row(1))
+            async with world.savepoint(t, "payment", suppress=Exception):
+                raise world.Rollback("order" if by_name else order)
+            pytest.fail("the code after was run")
+        await t.execute(row(2))
+    assert world.rows() == [(2, None)]
+
+
 @pytest.mark.parametrize("levels_up", [1, 2, 3, 4])
 async def test_d59_rollback_aimed_n_levels_up_undoes_exactly_these(world: World, levels_up: int) -> None:
     async with world.transaction(world.source) as t:

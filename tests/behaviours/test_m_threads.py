@@ -263,6 +263,7 @@ async def left_unfinished(world: World, source: Source, verb: str) -> str:
     return opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["transaction", "savepoint"])
 async def test_m182_an_unfinished_block_that_is_collected_warns(world: World, verb: str) -> None:
     """On an engine of its own: where the driver is async, the pool can only drop the connection."""

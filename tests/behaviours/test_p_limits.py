@@ -37,6 +37,7 @@ def level_objects() -> int:
     return sum(isinstance(one, Level) for one in gc.get_objects())
 
 
+@pytest.mark.slow
 async def test_p200_each_failed_savepoint_costs_the_same(world: World) -> None:
     async with world.transaction(world.source) as t:
         await failed_blocks(world, t, 0)  # fills the caches

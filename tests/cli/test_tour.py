@@ -197,6 +197,10 @@ REFUSED = {
     "sync driver": (["--async", "--url", "sqlite+pysqlite:///x.db"], "pysqlite is not an async driver"),
     "async driver": (["--url", "sqlite+aiosqlite:///x.db"], "aiosqlite is an async driver: add --async"),
     "in memory": (["--url", "sqlite://"], "each connection to sqlite:// has a database of its own"),
+    "in memory, to be kept": (["--url", "sqlite://", "--keep"], "give it a file, as sqlite:///tour.db"),
+    "in memory, async": (["--url", "sqlite+aiosqlite://", "--async", "--keep"], "as sqlite+aiosqlite:///tour.db"),
+    "port is no number": (["--url", "postgresql+psycopg://u@127.0.0.1:http/db"], "this is not a database URL"),
+    "open bracket": (["--url", "postgresql+psycopg://[::1/db"], "this is not a database URL"),
     "no such folder": (["--url", "sqlite:////no/such/folder/x.db"], "unable to open database file"),
 }
 
@@ -211,6 +215,13 @@ def test_what_cannot_run_is_told_in_one_line(
     assert re.fullmatch(r"savepoints tour: .*\n", result.output)
     assert sentence in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("password", ["in@s3cret:word", "in@s3cret", "in@s3cret/word", "in@s3cret?word", "in@s3cret/@"])
+def test_a_password_that_is_not_escaped_is_not_shown(password: str) -> None:
+    result = invoke("--url", f"postgresql+psycopg://somebody:{password}@127.0.0.1:1/db")
+    assert result.exit_code == 2
+    assert re.fullmatch(r"savepoints tour: this is not a database URL; .* with %40 for an @ in .*\n", result.output)
 
 
 SERVER_DRIVERS = pytest.mark.parametrize(

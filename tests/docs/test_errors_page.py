@@ -7,7 +7,7 @@ import re
 import pytest
 
 import savepoints
-from savepoints import SavepointsError
+from savepoints import Rollback, SavepointsError
 from tools.pages import ROOT
 
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -36,7 +36,11 @@ def test_every_leaf_is_public() -> None:
 
 
 def test_no_section_is_missing_or_left_over() -> None:
-    assert set(SECTIONS) == {cls.__name__ for cls in (*LEAVES, *WARNINGS)}
+    assert set(SECTIONS) == {cls.__name__ for cls in (*LEAVES, Rollback, *WARNINGS)}
+
+
+def test_the_root_leads_to_the_page_itself() -> None:
+    assert PAGE.startswith(f"# Errors {{ #{SavepointsError.code} }}\n")
 
 
 @pytest.mark.parametrize("error", LEAVES, ids=lambda error: error.code)

@@ -41,7 +41,7 @@ def test_links_lead_somewhere(text: str) -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-COMMANDS = re.findall(r"`uv run pytest (tests/\w+) -k (\w+)`", README)
+COMMANDS = re.findall(r"`uv run pytest (tests/\w+) -k (\w+) -v`", README)
 
 
 @pytest.mark.parametrize(("folder", "key"), COMMANDS, ids=[key for _, key in COMMANDS])

@@ -20,10 +20,15 @@ def connection_of(target: Any) -> Connection:
 
 async def killed(world: World, t: Target) -> None:
     """Another connection ends this one's backend; the next statement finds out."""
+    await killed_unseen(world, t)
+    await t.execute(text("SELECT 1"))
+
+
+async def killed_unseen(world: World, t: Target) -> None:
+    """The same, and nobody has found out."""
     pid = await t.scalar(text("SELECT pg_backend_pid()"))
     with world.aside.connect() as aside:
         assert aside.scalar(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
-    await t.execute(text("SELECT 1"))
 
 
 async def full(world: World, t: Target) -> None:

@@ -103,6 +103,11 @@ async def points_of(world: World, unit: Unit) -> range:
     return range(1, suspensions + 1)
 
 
+def is_as(kind: type[BaseException], error: BaseException | None, point: int, suspensions: int) -> bool:
+    """A driver suspends once more or less, as the network has it: the last points are not always reached."""
+    return type(error) is kind or (error is None and suspensions < point)
+
+
 each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.__name__)
 
 
@@ -111,8 +116,8 @@ each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.__name_
 async def test_f13_cancelled_at_every_point(world: World, unit: Unit) -> None:
     """All or nothing, and the cancellation reaches the caller, wherever it strikes."""
     for point in await points_of(world, unit):
-        error, _ = await struck(world, unit, cancel_at={point})
-        assert type(error) is asyncio.CancelledError, f"at point {point}: {error!r}"
+        error, suspensions = await struck(world, unit, cancel_at={point})
+        assert is_as(asyncio.CancelledError, error, point, suspensions), f"at point {point}: {error!r}"
 
 
 @pytest.mark.slow
@@ -120,8 +125,8 @@ async def test_f13_cancelled_at_every_point(world: World, unit: Unit) -> None:
 async def test_f13_interrupted_at_every_point(world: World, unit: Unit) -> None:
     """The same with KeyboardInterrupt, which no loop and no task is prepared for."""
     for point in await points_of(world, unit):
-        error, _ = await struck(world, unit, interrupt_at={point})
-        assert type(error) is KeyboardInterrupt, f"at point {point}: {error!r}"
+        error, suspensions = await struck(world, unit, interrupt_at={point})
+        assert is_as(KeyboardInterrupt, error, point, suspensions), f"at point {point}: {error!r}"
 
 
 @pytest.mark.slow
@@ -131,8 +136,8 @@ async def test_f13_cancelled_twice(world: World, unit: Unit) -> None:
     for first in await points_of(world, unit):
         _, suspensions = await struck(world, unit, cancel_at={first})
         for second in range(first + 1, suspensions + 1):
-            error, _ = await struck(world, unit, cancel_at={first, second})
-            assert type(error) is asyncio.CancelledError, f"at points {first} and {second}: {error!r}"
+            error, suspended = await struck(world, unit, cancel_at={first, second})
+            assert is_as(asyncio.CancelledError, error, first, suspended), f"at points {first} and {second}: {error!r}"
 
 
 async def test_f13_cancelled_and_then_interrupted(world: World) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import delete, exists, insert, inspect, select, text, update
-from sqlalchemy.exc import DBAPIError, PendingRollbackError, SAWarning
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError, SAWarning
 from sqlalchemy.orm import InstanceState, aliased
 from sqlalchemy.orm.exc import ObjectDeletedError
 
@@ -171,9 +172,13 @@ class Library:
                     await self.run_steps(step.body)
             case Nested():
                 await self.world.seen(self.target)
-                async with target.begin_nested():
-                    await self.see("enter", None)
-                    await self.run_steps(step.body)
+                try:
+                    async with target.begin_nested():
+                        await self.see("enter", None)
+                        await self.run_steps(step.body)
+                except Exception:
+                    await self.reload()
+                    raise
 
     # -- levels
 
@@ -296,6 +301,14 @@ class Library:
         return "Refused" if isinstance(error, DBAPIError) else told(error)
 
     # -- objects
+
+    async def reload(self) -> None:
+        """SQLAlchemy's own nested rollback leaves objects expired, and async code cannot load them at a later look."""
+        if self.world.style == "orm" and self.world.site.face == "async" and str(self.root.state) == "open":
+            for one in self.objects:
+                if inspect(one).persistent and inspect(one).expired:
+                    with suppress(InvalidRequestError):  # its row is gone
+                        await self.target.refresh(one)
 
     async def look(self) -> None:
         """Each object in the session is as its row: no stale value, no ghost, and none left out."""

@@ -50,6 +50,13 @@ class Level:
         self.flushed_bad = False  # a flush failed in it: the session takes only a rollback
 
     @property
+    def path(self) -> str:
+        """`Rollback` takes what has these two for a level."""
+        return str(self.label)
+
+    outcome = None
+
+    @property
     def told(self) -> str:
         return f"{self.state}, {self.rollbacks} rollbacks"
 
@@ -424,11 +431,10 @@ class Reference:
         self.joined.append(level)
         try:
             self.run_steps(step.body)
-        except Exception as error:
+        except Exception:
             if level is self.root or level in self.levels:
                 self.doom(level, swallowed=True)
-            if not (isinstance(error, errors.Rollback) and error.to is None):
-                raise
+            raise
         finally:
             self.joined.pop()
 

@@ -15,9 +15,11 @@ from tests.programs.language import (
     Join,
     Look,
     Mark,
+    Nested,
     Program,
     Rollback,
     RollbackTo,
+    Signal,
     Update,
 )
 
@@ -41,6 +43,12 @@ CASES = [
     # a row inserted and loaded inside, then undone
     Program((Mark("a"), Insert(1, "sql"), RollbackTo("a"), Look()), "commit", False),
     Program((Join((Boom(),), True), Fail("missing", False)), "commit", False),
+    Program((Insert(2), Nested((Update(2), Signal(0)), True), Look()), "commit", False),
+    # the signal to a level that is not there, in a lost transaction
+    Program((Fail("whole"), Signal("a")), "commit", False),
+    Program((Mark("a"), Block("a", (Doom(1),), False, False, True), Fail("flush"), Fail("flush")), "commit", False),
+    # a doomed bookmark ended with the block around it: its objects were expired and not loaded again
+    Program((Insert(1), Block("a", (Mark("a"), Doom(0), Update(1)), False, False, True), Look()), "commit", False),
     # changed and flushed inside; then a flush failed, which expired it
     Program((Insert(2), Block("a", (Update(2), Fail("flush", True)), False, False, True), Look()), "commit", False),
 ]

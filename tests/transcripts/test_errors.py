@@ -204,7 +204,10 @@ async def test_commit_refused(world: World) -> None:
 
 @pytest.mark.needs("whole_rollback")
 async def test_nothing_is_sent_after_a_loss(world: World) -> None:
-    """The last ROLLBACK is SQLAlchemy's word to the driver, which has nothing to roll back and sends nothing."""
+    """The last ROLLBACK is SQLAlchemy's word to the driver, which has nothing to roll back and sends nothing.
+
+    One that has to be given a transaction for it (SQLite with `autocommit=False`) gets an empty one.
+    """
     with leaves(TransactionLost):
         async with world.transaction(world.source) as t:
             await world.insert(t, 1)
@@ -217,7 +220,8 @@ async def test_nothing_is_sent_after_a_loss(world: World) -> None:
                     await sp.rollback()
                 with leaves(TransactionLost):
                     await world.savepoint(t)
-    assert sent(world) == snapshot(["BEGIN", "INSERT item", "SAVEPOINT 1", "INSERT item", "ROLLBACK"])
+    last = ["ROLLBACK", "BEGIN"] if "always_in_transaction" in world.site.has else ["ROLLBACK"]
+    assert sent(world) == ["BEGIN", "INSERT item", "SAVEPOINT 1", "INSERT item", *last]
 
 
 @pytest.mark.needs("kill")

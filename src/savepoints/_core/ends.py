@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy.exc import PendingRollbackError
 
 from savepoints import errors
 from savepoints._core import refusals
 from savepoints._core.attach import put_back
 from savepoints._core.moves import (
-    close_streams,
     commit,
     end_undone,
     merge,
-    note_loaded,
     refuse_outside,
     refuse_swallowed,
-    reload_lost,
     roll_back_all,
-    undo_above,
 )
 from savepoints._core.roots import begin_driver
 from savepoints._core.stack import Stack, detach
@@ -28,6 +26,22 @@ from savepoints._places import caller, worker
 _AT_ITS_END = "at the end of its block"
 
 Suppress = type[BaseException] | tuple[type[BaseException], ...]
+
+
+def checked_suppress(suppress: Any) -> Suppress:
+    """The errors that a block is to swallow, if they may be given so.
+
+    Raises:
+        WrongArgument: It is neither an exception class nor a tuple of them.
+    """
+    for kind in suppress if isinstance(suppress, tuple) else (suppress,):
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            raise errors.WrongArgument(
+                f"suppress takes an exception class or a tuple of them, not {refusals.kind_of(kind)}",
+                hint="give the classes of the errors that the block may swallow",
+            )
+    found: Suppress = suppress
+    return found
 
 
 def enter(level: SavepointLevel) -> None:
@@ -127,12 +141,7 @@ def _undo(stack: Stack, level: SavepointLevel, error: BaseException | None) -> N
         return
     how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     try:
-        before = note_loaded(stack, level)
-        close_streams(stack, level)
-        if stack.top is not level:
-            undo_above(stack, level, End(f"undone by the end of {refusals.called(level)}", caller()))
         end_undone(stack, level, End(how, caller()), error)
-        reload_lost(before)
     except BaseException as second:
         if error is None or not isinstance(second, Exception):
             raise
@@ -158,8 +167,11 @@ def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bo
                 _tell_loss(transaction, error, lost)
             else:
                 _note_open_blocks(stack, transaction, error)
+                _note_astray(transaction, error)
         except BaseException as own:
             error = own
+            if lost is None and transaction.recorded is State.LOST and transaction.cause is not None:
+                _tell_loss(transaction, own, transaction.cause)
             raise
         finally:
             transaction.error = error
@@ -170,6 +182,11 @@ def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bo
             transaction.block = False
             put_back(stack)
             detach(stack)
+
+
+def _note_astray(transaction: Level, error: BaseException) -> None:
+    if isinstance(error, errors.Rollback) and not aims_at(error, transaction):
+        error.add_note(f"no block around the `raise` is {error.aim}: {refusals.called(transaction)} was undone")
 
 
 def _end_transaction_well(stack: Stack, *, rollback: bool) -> None:
@@ -191,7 +208,7 @@ def _tell_loss(transaction: Level, error: BaseException, lost: Cause) -> None:
     """Raise TransactionLost in place of the loss's own error; an error of the code's own passes, with a note."""
     if not isinstance(error, Exception) or isinstance(error, errors.TransactionLost):
         return
-    if error is lost.error and not lost.by_server:
+    if error is lost.error and lost.by == "session":
         return  # SQLAlchemy rolled back after a failed flush: that error passes as it is
     if error is lost.error or isinstance(error, (PendingRollbackError, errors.Rollback)):
         raise refusals.lost(transaction)
@@ -203,6 +220,8 @@ def _clear(stack: Stack, error: BaseException | None) -> None:
     cause = stack.transaction.cause
     if stack.transaction.recorded is State.LOST and cause is not None:
         how = f"lost: {cause.what}"
+    elif stack.transaction.recorded is State.UNKNOWN and cause is not None:
+        how = f"ended with the transaction, stored or not: {cause.what}"
     else:
         how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     try:
@@ -249,4 +268,6 @@ def swallows(level: Level, error: BaseException | None, suppress: Suppress) -> b
     """Whether the block of a level ends an error's way: the signal aimed at it, or one that is to be suppressed."""
     if error is None or level.recorded not in (State.ROLLED_BACK, State.GONE):
         return False
-    return aims_at(error, level) or (level.recorded is State.ROLLED_BACK and isinstance(error, suppress))
+    if isinstance(error, errors.Rollback):  # also where its class is to be suppressed: it is on its way to a level
+        return aims_at(error, level)
+    return level.recorded is State.ROLLED_BACK and isinstance(error, suppress)

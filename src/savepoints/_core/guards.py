@@ -250,9 +250,11 @@ def _on_rollback(connection: Connection) -> None:
     if stack is not None and not connection.invalidated:
         _undo_settings(stack, connection)
         _prepare_rollback(stack, connection)
-    if stack is None or stack.turn.taken or stack.root.session is not None:
+    if stack is None or stack.turn.taken:
         return
     end = ending()
+    if stack.root.session is not None and end.by_session:
+        return  # its own events tell
     if end.closes:
         stack.warn_uncommitted(end, raising=False)
     stack.rolled_back(End(f"rolled back by {end}"))

@@ -6,9 +6,10 @@ after it becomes a note on it. Nothing here sleeps, awaits or calls the user's c
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.orm import Session
 
 from savepoints import errors
@@ -110,8 +111,7 @@ def roll_back(level: SavepointLevel) -> None:
         refuse_outside(stack, level, "roll back to")
         before = note_loaded(stack, level)
         close_streams(stack, level)
-        undo_above(stack, level, End(f"undone by the rollback of {refusals.called(level)}", caller()))
-        _or_lost(stack, lambda: level.mark.rollback(keep=True))
+        _undo(stack, level, End(f"undone by the rollback of {refusals.called(level)}", caller()), keep=True)
         stack.stuck = None
         level.move(Move.ROLLBACK_TO)
         stack.transaction.move(Move.ROLLBACK_TO)
@@ -171,8 +171,22 @@ def refuse_outside(stack: Stack, level: SavepointLevel, verb: str) -> None:
         raise refusals.outside(level, joined, verb)
 
 
-def undo_above(stack: Stack, level: Level, how: End) -> None:
-    """End the levels inside one that is being rolled back, innermost first."""
+def _undo(stack: Stack, level: SavepointLevel, how: End, *, keep: bool, first: BaseException | None = None) -> None:
+    """Roll back to a level and end those inside it, innermost first.
+
+    On a connection ROLLBACK TO goes first, and ends those inside for the server as well: with a plain
+    ``with connection.begin_nested()`` among them, SQLAlchemy would take no statement after that one has ended.
+    """
+    if isinstance(level.mark, ConnectionMark):
+        _or_lost(stack, lambda: level.mark.rollback(keep=keep), first)
+        with stack.ended_on_server():
+            _undo_above(stack, level, how)
+    else:
+        _undo_above(stack, level, how)
+        _or_lost(stack, lambda: level.mark.rollback(keep=keep), first)
+
+
+def _undo_above(stack: Stack, level: Level, how: End) -> None:
     while stack.top is not level:
         inner = stack.levels[-1]
         _or_lost(stack, lambda mark=inner.mark: mark.vanish(kept=False))  # type: ignore[misc]
@@ -193,7 +207,6 @@ def _undo_doomed(stack: Stack, level: Level) -> None:
     start = stack.index(level) + 1 if isinstance(level, SavepointLevel) else 0
     doomed = next((inner for inner in stack.levels[start:] if inner.recorded is State.DOOMED), None)
     if doomed is not None:
-        undo_above(stack, doomed, End(f"undone with {refusals.called(doomed)}", caller()))
         end_undone(stack, doomed, End("rolled back: it was doomed", caller()))
 
 
@@ -209,18 +222,21 @@ def refuse_swallowed(stack: Stack, level: Level, verb: str) -> None:
 
 
 def end_undone(stack: Stack, level: SavepointLevel, how: End, first: BaseException | None = None) -> None:
-    """Undo the innermost level and end it: ROLLBACK TO, then RELEASE, so that none is left on the server.
+    """Undo a level, with what was opened inside, and end it: ROLLBACK TO, then RELEASE, so that none is left.
 
     Args:
         stack: The stack.
-        level: Its innermost level.
+        level: One of its levels.
         how: What is told of its end.
         first: The error that led here: should the rollback be refused, a database's error is the cause of the loss.
     """
-    _or_lost(stack, lambda: level.mark.rollback(keep=False), first)
+    before = note_loaded(stack, level)
+    close_streams(stack, level)
+    _undo(stack, level, End(f"undone by the end of {refusals.called(level)}", caller()), keep=False, first=first)
     stack.stuck = None
     stack.end(level, Move.ROLLBACK, how)
     stack.transaction.move(Move.ROLLBACK_TO)
+    reload_lost(before)
 
 
 def _or_lost(stack: Stack, statement: Callable[[], None], first: BaseException | None = None) -> None:
@@ -288,7 +304,10 @@ def roll_back_all(stack: Stack, how: End) -> None:
             level = stack.levels[-1]
             level.mark.vanish(kept=False)
             stack.end(level, Move.OUTER_ROLLBACK, how)
-        stack.root.rollback()
+        with warnings.catch_warnings():
+            if not stack.transaction.is_alive:  # a connection's own rollback() past the session, of which it warns
+                warnings.simplefilter("ignore", SAWarning)
+            stack.root.rollback()
     except BaseException:
         for connection in stack.root.connections:
             if not connection.closed and not connection.invalidated:

@@ -16,14 +16,32 @@ from savepoints._model.states import State
 
 E = TypeVar("E", bound=errors.SavepointsError)
 
-_LITERAL = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
+# What a backslash before a quote means differs between databases, so all after one is masked.
+_LITERAL = re.compile(
+    r"""
+      --[^\n]*                                            # comments
+    | /\*.*?(?:\*/|\Z)
+    | \$(\w*)\$.*?(?:\$\1\$|\Z)                          # dollar quotes
+    | '(?:[^'\\]|''|\\[^'])*(?:'|\\'.*|\Z)              # quotes
+    | "(?:[^"]|"")*(?:"|\Z)                              # names, which may hold a quote, and MySQL's texts
+    | \b\d[\w.]*                                         # numbers
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_LOOK_FIRST = "look in the database before you do the work again; leave ending it to its block"
 _SHOWN = 80
+_READ = 1000  # of a statement that may be a megabyte long
 
 
 def masked(statement: str) -> str:
     """The statement on one line, without literals, cut to a readable length."""
-    text = " ".join(_LITERAL.sub("?", statement).split())
+    text = " ".join(_LITERAL.sub("?", statement[:_READ]).split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def kind_of(found: object) -> str:
+    """What somebody gave in place of what was asked for."""
+    return f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
 
 
 def called(level: Level) -> str:
@@ -49,7 +67,9 @@ def refused(level: Level, verb: str) -> errors.SavepointsError:
     """Why a level does not take a move, by the state it is in."""
     state, cause = level.recorded, level.cause
     if state is State.LOST:
-        return _raised_from(errors.TransactionLost(f"cannot {verb}: the transaction was lost{_because(cause)}"), cause)
+        hint = _LOOK_FIRST if cause is not None and cause.by == "unseen" else None
+        lost = errors.TransactionLost(f"cannot {verb}: the transaction was lost{_because(cause)}", hint=hint)
+        return _raised_from(lost, cause)
     if state in (State.FAILED, State.UNDONE):
         return _raised_from(errors.TransactionFailed(f"cannot {verb} in {called(level)}{_because(cause)}"), cause)
     if state is State.DOOMED:
@@ -126,5 +146,10 @@ def unknown_outcome(level: Level, error: BaseException) -> errors.CommitOutcomeU
 
 def lost(level: Level) -> errors.TransactionLost:
     """The outermost end of a lost transaction."""
+    if level.cause is not None and level.cause.by == "unseen":
+        return errors.TransactionLost(
+            f"{called(level)} was committed or rolled back behind the library{_because(level.cause)}",
+            hint=_LOOK_FIRST,
+        )
     error = errors.TransactionLost(f"nothing of {called(level)} was kept{_because(level.cause)}")
     return _raised_from(error, level.cause)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, NestedTransaction
 from sqlalchemy.orm import Session
 
 from savepoints import _compat
@@ -62,7 +62,9 @@ class SessionRoot:
         self.connections: list[Connection] = []
 
     def flush(self) -> None:
-        self._session.flush()
+        nested = self._session.get_nested_transaction()
+        if nested is None or nested.is_active:  # what is pending in one that a flush has undone goes with it
+            self._session.flush()
 
     def commit(self) -> None:
         self._session.commit()
@@ -102,10 +104,20 @@ def join(stack: Stack, connection: Connection) -> None:
     watch_engine(connection.engine)
     refuse_autocommit(connection, stack.capabilities)
     stack.take(connection)
+    _own(stack, connection)
     if not stack.root.connections[1:]:
         stack.capabilities = capabilities(connection.dialect)
     if stack.transaction.managed or stack.levels or stack.joined:
         begin_driver(stack, connection)
+
+
+def _own(stack: Stack, connection: Connection) -> None:
+    """A savepoint in which the session works on somebody's connection is its transaction, no level of ours."""
+    transaction = None if stack.root.session is None else stack.root.session.get_transaction()
+    if transaction is not None and connection in _compat.connections(transaction):
+        begun = _compat.begun_on(transaction, connection)
+        if isinstance(begun, NestedTransaction):
+            stack.owned.add(begun)
 
 
 def begin_driver(stack: Stack, connection: Connection) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
-from savepoints import _compat
+from savepoints import _compat, errors
 from savepoints._core import refusals
 from savepoints._core.objects import Touched
 from savepoints._core.roots import join
@@ -44,6 +44,7 @@ def watch_session(session: Session) -> None:
 
 def _listen(target: Session | type[Session]) -> None:
     for name, listener in (
+        ("after_transaction_create", _after_transaction_create),
         ("after_begin", _after_begin),
         ("after_transaction_end", _after_transaction_end),
         ("before_commit", _before_commit),
@@ -71,6 +72,18 @@ def stack_of(session: Session) -> Stack | None:
 
 
 # -- levels
+
+
+def _after_transaction_create(session: Session, transaction: SessionTransaction) -> None:
+    """A plain ``begin_nested()`` sends SAVEPOINT when it is first used, perhaps by somebody else: refused here."""
+    stack = stack_of(session)
+    if stack is None or not transaction.nested or stack.turn.taken:
+        return
+    try:
+        stack.check_turn("begin_nested()")
+    except errors.WrongTask:
+        transaction.close()
+        raise
 
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
@@ -167,7 +180,7 @@ def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
             level.cause = Cause("a flush failed and undid it", error, caller())
     elif not parent.nested and stack.root.session is parent.session and stack.transaction.is_alive:
         what = "a flush failed outside any savepoint, and SQLAlchemy rolled the transaction back"
-        stack.lose(error, what, by_server=False)
+        stack.lose(error, what, "session")
 
 
 def _nested_ended(stack: Stack, transaction: SessionTransaction, kept: bool) -> None:

@@ -18,7 +18,7 @@ from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
 from savepoints._databases import Aftermath
-from savepoints._model.levels import Cause, End, Level, SavepointLevel, TransactionLevel
+from savepoints._model.levels import Cause, End, Ender, Level, SavepointLevel, TransactionLevel
 from savepoints._model.states import Move, State
 from savepoints._places import Ending, caller, label, worker
 
@@ -86,6 +86,7 @@ class Stack:
         "runner",
         "sent",
         "sessions",
+        "settled",
         "stuck",
         "transaction",
         "turn",
@@ -113,6 +114,7 @@ class Stack:
         self.begun: dict[int, Any] = {}  # driver connections that are known to have begun, by id of the connection
         self.first: set[int] = set()  # those on which a first statement is under way, with which the driver begins
         self.rolling = False  # a plain ROLLBACK TO is under way: the guard lets it through
+        self.settled = False  # what SQLAlchemy sends now to end savepoints need not be sent
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
         self.owned: WeakSet[NestedTransaction] = WeakSet()  # nested transactions that belong to one of a session
         self.joined: list[Level] = []  # the levels that joined blocks work in, innermost last
@@ -222,7 +224,7 @@ class Stack:
     def _look_at(self, driver_connection: Any) -> None:
         standing = self.capabilities.standing(driver_connection)
         if standing is Aftermath.LOST:
-            self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text")
+            self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text", "unseen")
         elif standing is Aftermath.FAILED and self.stuck is None:
             self.sync()
             self.fail(None, "a statement failed past SQLAlchemy")
@@ -361,11 +363,11 @@ class Stack:
             return
         self.unsaved = False
         try:
-            warnings.warn(
+            warnings.warn_explicit(
                 f"{end} threw away work of released savepoints that was never committed; commit before it, "
                 "or use `atomic`, which commits what it began",
                 errors.UncommittedWork,
-                stacklevel=2,
+                *end.place,
             )
         except errors.UncommittedWork as warning:
             if raising:
@@ -391,6 +393,15 @@ class Stack:
             self.rolling = False
         self.heal()
 
+    @contextmanager
+    def ended_on_server(self) -> Iterator[None]:
+        """What SQLAlchemy would send now has been done on the server by the statement of a level around."""
+        self.settled = True
+        try:
+            yield
+        finally:
+            self.settled = False
+
     def heal(self) -> None:
         """A plain rollback to a savepoint was answered: the server takes statements again."""
         self.stuck = None
@@ -398,14 +409,14 @@ class Stack:
             if level.recorded is State.FAILED:
                 level.move(Move.ROLLBACK_TO)
 
-    def lose(self, error: BaseException | None, what: str, *, by_server: bool = True) -> None:
+    def lose(self, error: BaseException | None, what: str, by: Ender = "server") -> None:
         """The whole transaction has ended without us. The first cause stays."""
         transaction = self.transaction
         if transaction.recorded in (State.LOST, *transaction.ENDS):
             return
         unanswered = transaction.recorded is State.COMMITTING
-        cause = Cause(what, error, caller(), by_server)
-        transaction.move(Move.LOSE)
+        cause = Cause(what, error, caller(), by)
+        transaction.move(Move.LOSE, End(f"unknown: {cause.what}", cause.where))
         self.stuck = None
         transaction.cause = cause
         if unanswered:

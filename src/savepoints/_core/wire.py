@@ -52,6 +52,7 @@ def _savepoint(statement: str, connection: Connection, name: str) -> None:
     stack = stack_of(connection)
     if stack is not None:
         if not stack.turn.taken:
+            stack.check_turn("begin_nested()")
             stack.sync()
             stack.admit(stack.top, Move.SAVEPOINT, "begin_nested()")
         stack.sent[id(connection)] = name
@@ -64,7 +65,7 @@ def _rollback_to(statement: str, connection: Connection, name: str) -> None:
         plain.end(stack, connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
     if stack is None:
         send(connection, statement.format(name))
-    elif stack.transaction.recorded is not State.LOST:
+    elif stack.transaction.recorded is not State.LOST and not stack.settled:
         with stack.letting_through():
             send(connection, statement.format(name))
 

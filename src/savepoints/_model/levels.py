@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from savepoints import errors
 from savepoints._model import states
@@ -23,17 +23,21 @@ MAX_NAME = 200
 _serial = itertools.count(1)
 
 
+#: Who ended a transaction that was lost; "unseen" is a COMMIT or ROLLBACK past us, and we do not know which.
+Ender = Literal["server", "session", "unseen"]
+
+
 class Cause(NamedTuple):
     """Why a level is failed, undone, doomed or lost.
 
-    ``error`` is the first error, or None where the code itself doomed the level; ``by_server`` is False where it was
-    SQLAlchemy that ended the transaction.
+    ``error`` is the first error, or None where the code itself doomed the level; ``by`` is who ended a
+    lost transaction.
     """
 
     what: str
     error: BaseException | None
     where: Place
-    by_server: bool = True
+    by: Ender = "server"
 
 
 class End(NamedTuple):
@@ -139,8 +143,11 @@ class Level:
 
         Raises:
             SavepointEnded, NoTransaction: The level has ended.
+            WrongArgument: The reason is not text.
         """
-        self.stack.doom(self, reason, None)
+        if not isinstance(reason, str):
+            raise errors.WrongArgument(f"the reason must be text, not {type(reason).__name__}", hint="say why in words")
+        self.stack.doom(self, printable(reason), None)
 
     def after(self, move: Move) -> states.Cell:
         """The state that the move leads to, or the error that refuses it."""
@@ -155,6 +162,12 @@ class Level:
             self.cause = None
         if cell in self.ENDS and self._end is None:
             self._end = end or End(str(cell))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
 
     def __repr__(self) -> str:
         word = type(self).__name__
@@ -207,15 +220,15 @@ def checked_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise errors.WrongArgument(
-            f"a savepoint's name must be text, not {type(name).__name__}",
-            hint="give a str, or leave the name out",
+            f"the name of a level must be text, not {type(name).__name__}",
+            hint="give a str; where there is a handle, call its own methods",
         )
     if not name:
-        raise errors.BadName("a savepoint's name must not be empty", hint="leave it out, and one is made up")
+        raise errors.BadName("the name of a level must not be empty")
     if len(name) > MAX_NAME:
-        raise errors.BadName(f"a savepoint's name has {len(name)} characters, and {MAX_NAME} are the most")
+        raise errors.BadName(f"the name of a level has {len(name)} characters, and {MAX_NAME} are the most")
     if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise errors.BadName(f"a savepoint's name holds a control character: {printable(name)}")
+        raise errors.BadName(f"the name of a level holds a control character or half a surrogate: {printable(name)}")
     return name
 
 

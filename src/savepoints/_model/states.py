@@ -8,14 +8,14 @@ mistake of ours, and a ``KeyError``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from savepoints import errors
 
 
-class State(Enum):
-    """What a level is in."""
+class State(StrEnum):
+    """What a level is in; it equals its name in words, as ``level.state == "rolled back"``."""
 
     OPEN = "open"
     FAILED = "failed"
@@ -28,12 +28,6 @@ class State(Enum):
     UNKNOWN = "unknown"
     RELEASED = "released"
     GONE = "gone"
-
-    if not TYPE_CHECKING:
-        __hash__ = object.__hash__  # members are single objects; Enum's own hash is a Python call on each look-up
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Move(Enum):
@@ -53,7 +47,7 @@ class Move(Enum):
     LOSE = "transaction lost"
 
     if not TYPE_CHECKING:
-        __hash__ = object.__hash__
+        __hash__ = object.__hash__  # members are single objects; Enum's own hash is a Python call on each look-up
 
     def __str__(self) -> str:
         return self.value

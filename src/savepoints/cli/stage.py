@@ -50,7 +50,11 @@ def make_table(connection: Connection) -> str:
 
 def see_table(connection: Connection) -> None:
     if not inspect(connection).has_table(TABLE):
-        raise CannotRun(f"each connection to {_called(connection.engine.url)} has a database of its own (in memory?)")
+        url = connection.engine.url
+        file = URL.create(url.drivername, database="tour.db")
+        raise CannotRun(
+            f"each connection to {_called(url)} has a database of its own (in memory?): give it a file, as {file}"
+        )
 
 
 def drop_table(connection: Connection) -> None:

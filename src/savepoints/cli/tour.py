@@ -16,6 +16,11 @@ from savepoints._databases import embedded_file, embedded_url
 from savepoints.cli.page import Page
 from savepoints.cli.stage import BrokenOff, CannotRun, in_one_line, reaching
 
+_NO_URL = (
+    "this is not a database URL; they look like dialect+driver://user@host/database, "
+    "with %40 for an @ in the password, %3A for a :, and %2F for a /"
+)
+
 
 def run(url: str | None, page: Page, *, asynchronous: bool, keep: bool) -> None:
     """Take the tour, from its title to its last line.
@@ -38,9 +43,12 @@ def run(url: str | None, page: Page, *, asynchronous: bool, keep: bool) -> None:
 
 def _parsed(url: str) -> URL:
     try:
-        return make_url(url)
-    except ArgumentError:
-        raise CannotRun("this is not a database URL; they look like dialect+driver://user@host/database") from None
+        found = make_url(url)
+    except (ArgumentError, ValueError):  # the latter for a port that is no number, with that text in it
+        raise CannotRun(_NO_URL) from None
+    if found.password and url.count("@") > 1:  # else the end of the password passes for a host, and is shown
+        raise CannotRun(_NO_URL)
+    return found
 
 
 @contextmanager

@@ -39,9 +39,11 @@ async def _tour(url: URL, page: Page, *, keep: bool) -> None:
     with reaching(url):
         engine, other = _engine(url), _engine(url)
         title = await _on(other, make_table)
+    begun = False
     try:
         with reaching(url):
             await _on(engine, see_table)
+        begun = True
         page.title(title)
         sent = Sent(engine.sync_engine)
         async with async_sessionmaker(engine, class_=AsyncSession)() as session:
@@ -51,7 +53,7 @@ async def _tour(url: URL, page: Page, *, keep: bool) -> None:
                 show(page, step, f"await {step.code}", sent, answer)
         show_stored(page, "await connection.execute(SELECT)", *await _on(other, read))
     finally:
-        if keep:
+        if keep and begun:
             page.end(kept(url))
         else:
             await _on(other, drop_table)

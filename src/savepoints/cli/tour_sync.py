@@ -33,9 +33,11 @@ def tour(url: URL, page: Page, *, keep: bool) -> None:
     with reaching(url):
         engine, other = _engine(url), _engine(url)
         title = _on(other, make_table)
+    begun = False
     try:
         with reaching(url):
             _on(engine, see_table)
+        begun = True
         page.title(title)
         sent = Sent(engine)
         with sessionmaker(engine, class_=Session)() as session:
@@ -45,7 +47,7 @@ def tour(url: URL, page: Page, *, keep: bool) -> None:
                 show(page, step, step.code, sent, answer)
         show_stored(page, "connection.execute(SELECT)", *_on(other, read))
     finally:
-        if keep:
+        if keep and begun:
             page.end(kept(url))
         else:
             _on(other, drop_table)
