@@ -153,7 +153,8 @@ async def test_t35_ours_first_error_wins_and_nothing_half_done_is_kept(world: Wo
                 async with world.savepoint(t):
                     await t.execute(text("INSERT INTO item VALUES (1, 'twice')"))
             assert any("failed as well" in note for note in first.value.__notes__)
-            with pytest.raises((TransactionLost, DBAPIError)):  # refused by us, or by the listener, who comes first
+            # refused by us, or by the listener, who comes first, and whose error SQLAlchemy 2.0 does not wrap
+            with pytest.raises(Exception, match=r"lost|aborted"):
                 await world.insert(t, 2)
     assert lost.value.__cause__ is first.value
     assert world.rows() == []

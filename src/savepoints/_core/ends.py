@@ -224,12 +224,25 @@ def _clear(stack: Stack, error: BaseException | None) -> None:
         how = f"ended with the transaction, stored or not: {cause.what}"
     else:
         how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
+    if error is not None and not isinstance(error, Exception):
+        _discard_unsure(stack)
     try:
         roll_back_all(stack, End(how, caller()))
     except BaseException as second:
         if error is None or not isinstance(second, Exception):
             raise
         error.add_note(f"rolling back failed as well: {type(second).__name__}; the connection was discarded")
+
+
+def _discard_unsure(stack: Stack) -> None:
+    """Discard a connection whose first statement was cancelled, where that is how the driver begins.
+
+    Its BEGIN may be on its way, which SQLAlchemy 2.0 does not know of, and would send no ROLLBACK (#13381).
+    """
+    for connection in stack.root.connections if stack.capabilities.rollback_left_out else ():
+        key = id(connection)
+        if key in stack.first and key not in stack.begun and not connection.closed and not connection.invalidated:
+            connection.invalidate()
 
 
 def joined_level(stack: Stack) -> Level:

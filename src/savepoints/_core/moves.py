@@ -240,10 +240,15 @@ def end_undone(stack: Stack, level: SavepointLevel, how: End, first: BaseExcepti
 
 
 def _or_lost(stack: Stack, statement: Callable[[], None], first: BaseException | None = None) -> None:
-    """A refused ROLLBACK TO means that the server has dropped the savepoint, and so the transaction."""
+    """A refused ROLLBACK TO means that the server has dropped the savepoint, and so the transaction.
+
+    If it was somebody's listener that kept it from being sent, the work inside cannot be told from the rest any more.
+    """
     try:
         statement()
-    except DBAPIError as error:
+    except errors.SavepointsError:
+        raise
+    except Exception as error:
         stack.lose(first if isinstance(first, DBAPIError) else error, "a rollback to a savepoint was refused")
         raise
 

@@ -18,14 +18,16 @@ See Note [The dialect's hooks].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect
 
 from savepoints._core import plain
 from savepoints._core.marks import send
 from savepoints._core.stack import stack_of
-from savepoints._databases import capabilities
+from savepoints._databases import Aftermath, Capabilities, capabilities
 from savepoints._model.levels import End
 from savepoints._model.states import Move, State
 from savepoints._places import ending
@@ -38,6 +40,8 @@ def answer_hooks(dialect: Dialect) -> None:
         # an option since SQLAlchemy 2.0.43: in its eyes a driver that leaves BEGIN to us commits each statement by
         # itself, and the ROLLBACK of our transaction would be left out
         dialect.skip_autocommit_rollback = False
+    if row.rollback_left_out:
+        dialect.do_rollback = partial(_rollback, dialect, row, dialect.do_rollback)  # type: ignore[method-assign]
     wire = row.wire
     if wire is not None and wire.release is not None:
         for hook, answer, statement in (
@@ -46,6 +50,13 @@ def answer_hooks(dialect: Dialect) -> None:
             ("do_release_savepoint", _release, wire.release),
         ):
             setattr(dialect, hook, partial(answer, statement))
+
+
+def _rollback(dialect: Dialect, row: Capabilities, rollback: Callable[[Any], None], dbapi_connection: Any) -> None:
+    """ROLLBACK, and make sure of it: after an error here the connection is discarded, by us or by the pool."""
+    rollback(dbapi_connection)
+    if row.standing(dbapi_connection.driver_connection) is not Aftermath.LOST:
+        raise dialect.loaded_dbapi.InterfaceError("ROLLBACK was left out, and the transaction is still open")
 
 
 def _savepoint(statement: str, connection: Connection, name: str) -> None:

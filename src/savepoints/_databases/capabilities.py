@@ -76,6 +76,8 @@ class Capabilities:
         deferrable: Execution options that make it deferrable, or None where it cannot be.
         rollback_refused: Whether the driver would refuse to roll back, since the database has ended a transaction that
             it takes for open: ``begin`` has to be sent before.
+        rollback_left_out: SQLAlchemy's part of the driver may take a transaction for ended that is open, and leave
+            ROLLBACK out: ``standing`` is asked afterwards.
         driver_autocommit: Whether the driver connection commits each statement by itself.
     """
 
@@ -92,6 +94,7 @@ class Capabilities:
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
     rollback_refused: Callable[[Any], bool | None] = _none
+    rollback_left_out: bool = False
     driver_autocommit: Callable[[Any], bool | None] = _none
     standing: Callable[[Any], Aftermath | None] = _none
     begin: str | None = None

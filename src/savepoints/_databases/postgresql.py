@@ -75,6 +75,8 @@ def _row(
     driver: str,
     aftermath: Callable[[Any, BaseException], Aftermath],
     standing: Callable[[Any], Aftermath | None],
+    *,
+    rollback_left_out: bool = False,
 ) -> Capabilities:
     return Capabilities(
         database="postgresql",
@@ -90,6 +92,7 @@ def _row(
         kind=kind,
         code=code,
         standing=standing,
+        rollback_left_out=rollback_left_out,
         read_only={"postgresql_readonly": True},
         deferrable={"postgresql_deferrable": True},
         notes=("a few statements refuse to run in a transaction, among them VACUUM and CREATE INDEX CONCURRENTLY",),
@@ -98,5 +101,5 @@ def _row(
 
 ROWS = (
     _row("psycopg", _psycopg_aftermath, _psycopg_standing),
-    _row("asyncpg", _asyncpg_aftermath, _asyncpg_standing),
+    _row("asyncpg", _asyncpg_aftermath, _asyncpg_standing, rollback_left_out=True),
 )
