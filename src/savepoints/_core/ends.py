@@ -235,13 +235,13 @@ def _clear(stack: Stack, error: BaseException | None) -> None:
 
 
 def _discard_unsure(stack: Stack) -> None:
-    """Discard a connection whose first statement was cancelled, where that is how the driver begins.
+    """Discard a connection that was cancelled before it is known to have begun, where the driver begins late.
 
-    Its BEGIN may be on its way, which SQLAlchemy 2.0 does not know of, and would send no ROLLBACK (#13381).
+    Its BEGIN may be on its way, also for a statement of somebody's listener, which SQLAlchemy 2.0 does not know of and
+    would send no ROLLBACK for (#13381).
     """
     for connection in stack.root.connections if stack.capabilities.rollback_left_out else ():
-        key = id(connection)
-        if key in stack.first and key not in stack.begun and not connection.closed and not connection.invalidated:
+        if id(connection) not in stack.begun and not connection.closed and not connection.invalidated:
             connection.invalidate()
 
 
