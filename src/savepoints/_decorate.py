@@ -21,7 +21,7 @@ def refuse_generators(function: Callable[..., Any]) -> None:
     """A generator's body runs after the call has returned, outside of any transaction around the call."""
     if not callable(function):
         raise errors.WrongArgument(
-            f"transaction(...) decorates functions, not {type(function).__name__}",
+            f"transaction(...) decorates functions, not {errors.kind_of(function)}",
             hint="put it above the `def`, below `@classmethod` or `@staticmethod`",
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -83,13 +83,15 @@ class Call:
         found = kwargs.get(self.name)
         if found is None and len(args) > self.position and isinstance(args[self.position], self.kinds):
             found = args[self.position]
+        if found is None or isinstance(found, self.kinds):
+            return found
         registry = getattr(found, "registry", None)  # of a scoped session
         target = found if registry is None else registry()
-        if target is not None and not isinstance(target, self.kinds):
+        if not isinstance(target, self.kinds):
             kinds = " or ".join(kind.__name__ for kind in self.kinds)
-            given = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
             raise errors.WrongArgument(
-                f"the parameter {self.name!r} takes {kinds}, not {given}", hint="leave it out, and one is passed in"
+                f"the parameter {self.name!r} takes {kinds}, not {errors.kind_of(target)}",
+                hint="leave it out, and one is passed in",
             )
         return target
 

@@ -13,7 +13,6 @@ from savepoints import _sync, errors
 from savepoints._core import moves
 from savepoints._core.ends import Suppress
 from savepoints._core.options import Options
-from savepoints._core.refusals import kind_of
 from savepoints._model.levels import checked_name
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _target(target: Any, verb: str) -> Any:
     hint = "give a Session or Connection, sync or async"
     if isinstance(target, _SOURCES) or _is_async(target):
         hint = "open a session or connection first, for instance by `with transaction(...)`"
-    raise errors.WrongArgument(f"{verb} works on a session or connection, not on {kind_of(target)}", hint=hint)
+    raise errors.WrongArgument(f"{verb} works on a session or connection, not on {errors.kind_of(target)}", hint=hint)
 
 
 def _name(name: str | None) -> str | None:
@@ -157,12 +156,13 @@ def transaction(
     source = _unscoped(source_or_target)
     if not isinstance(source, (*_TARGETS, *_SOURCES)) and not _is_async(source):
         raise errors.WrongArgument(
-            f"transaction works on a source or target of SQLAlchemy, not on {kind_of(source)}",
+            f"transaction works on a source or target of SQLAlchemy, not on {errors.kind_of(source)}",
             hint="give an engine or sessionmaker, or a session or connection, sync or async",
         )
     if isolation_level is not None and not isinstance(isolation_level, str):
         raise errors.WrongArgument(
-            f"isolation_level is text, not {kind_of(isolation_level)}", hint='give it as "SERIALIZABLE", for instance'
+            f"isolation_level is text, not {errors.kind_of(isolation_level)}",
+            hint='give it as "SERIALIZABLE", for instance',
         )
     options = Options(isolation_level, read_only, deferrable, immediate)
     _name(name)

@@ -10,6 +10,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
+def kind_of(found: object) -> str:
+    """What somebody gave in place of what was asked for, for the message."""
+    return f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
+
+
 class SavepointsError(Exception):
     """Root of the errors that this library raises.
 
@@ -161,9 +166,9 @@ class Rollback(Exception):
 
     def __init__(self, to: Any = None) -> None:  # a level: this floor does not know the class
         if to is not None and not isinstance(to, str) and not hasattr(to, "outcome"):
-            kind = f"the class {to.__name__}" if isinstance(to, type) else type(to).__name__
             raise WrongArgument(
-                f"Rollback takes a level or the name of one, not {kind}", hint="give the handle of a block, or its name"
+                f"Rollback takes a level or the name of one, not {kind_of(to)}",
+                hint="give the handle of a block, or its name",
             )
         self.to = to
         super().__init__(f"undo {self.aim}")

@@ -37,7 +37,7 @@ def checked_suppress(suppress: Any) -> Suppress:
     for kind in suppress if isinstance(suppress, tuple) else (suppress,):
         if not isinstance(kind, type) or not issubclass(kind, BaseException):
             raise errors.WrongArgument(
-                f"suppress takes an exception class or a tuple of them, not {refusals.kind_of(kind)}",
+                f"suppress takes an exception class or a tuple of them, not {errors.kind_of(kind)}",
                 hint="give the classes of the errors that the block may swallow",
             )
     found: Suppress = suppress

@@ -120,7 +120,7 @@ def _handle_error(context: ExceptionContext) -> None:
         _commit_failed(stack, connection, context, Cause(what, cause, caller()))
         return
     if context.statement is None and context.execution_context is None and not context.is_disconnect:
-        # a refused ROLLBACK: SQLAlchemy's asyncpg takes it for done, and the pool's next user would commit our rows
+        # a refused ROLLBACK: SQLAlchemy may take it for done, and the pool's next user would commit our rows
         connection.invalidate(error)
         return
     aftermath = _aftermath(stack, connection, context)

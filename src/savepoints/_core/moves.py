@@ -309,10 +309,12 @@ def roll_back_all(stack: Stack, how: End) -> None:
             level = stack.levels[-1]
             level.mark.vanish(kept=False)
             stack.end(level, Move.OUTER_ROLLBACK, how)
-        with warnings.catch_warnings():
-            if not stack.transaction.is_alive:  # a connection's own rollback() past the session, of which it warns
-                warnings.simplefilter("ignore", SAWarning)
+        if stack.transaction.is_alive:
             stack.root.rollback()
+        else:  # after a connection's own rollback() past its session, of which SQLAlchemy warns
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SAWarning)
+                stack.root.rollback()
     except BaseException:
         for connection in stack.root.connections:
             if not connection.closed and not connection.invalidated:

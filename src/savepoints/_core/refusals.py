@@ -23,7 +23,7 @@ _LITERAL = re.compile(
     | /\*.*?(?:\*/|\Z)
     | \$(\w*)\$.*?(?:\$\1\$|\Z)                          # dollar quotes
     | '(?:[^'\\]|''|\\[^'])*(?:'|\\'.*|\Z)              # quotes
-    | "(?:[^"]|"")*(?:"|\Z)                              # names, which may hold a quote, and MySQL's texts
+    | "(?:[^"]|"")*(?:"|\Z)                              # names, which may hold a quote
     | \b\d[\w.]*                                         # numbers
     """,
     re.VERBOSE | re.DOTALL,
@@ -37,11 +37,6 @@ def masked(statement: str) -> str:
     """The statement on one line, without literals, cut to a readable length."""
     text = " ".join(_LITERAL.sub("?", statement[:_READ]).split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def kind_of(found: object) -> str:
-    """What somebody gave in place of what was asked for."""
-    return f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
 
 
 def called(level: Level) -> str:
