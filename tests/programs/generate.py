@@ -136,11 +136,10 @@ def passes_nested(step: Step) -> bool:
         case Fail():
             return not step.caught and step.what != "flush"
         case Block():
-            # released early by its own handle, it would not hold back what steers past; and SQLAlchemy's rollback of
-            # the block around leaves objects behind of rows that were loaded inside
-            return not any(isinstance(inner, Release | ReleaseTo | Insert | Orphan) for inner in steps(step.body))
+            # released early by its own handle, it would not hold back what steers past
+            return not any(isinstance(inner, Release | ReleaseTo) for inner in steps(step.body))
         case _:
-            return isinstance(step, Update | Delete | Rekey | Look | Boom | Signal)
+            return isinstance(step, Insert | Orphan | Update | Delete | Rekey | Look | Boom | Signal)
 
 
 def is_sound(program: Program) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import delete, exists, insert, inspect, select, text, update
@@ -304,11 +303,14 @@ class Library:
 
     async def reload(self) -> None:
         """SQLAlchemy's own nested rollback leaves objects expired, and async code cannot load them at a later look."""
-        if self.world.style == "orm" and self.world.site.face == "async" and str(self.root.state) == "open":
+        readable = str(self.root.state) in ("open", "doomed")
+        if self.world.style == "orm" and self.world.site.face == "async" and readable:
             for one in self.objects:
                 if inspect(one).persistent and inspect(one).expired:
-                    with suppress(InvalidRequestError):  # its row is gone
+                    try:
                         await self.target.refresh(one)
+                    except InvalidRequestError:  # its row is gone
+                        self.target.expunge(one)
 
     async def look(self) -> None:
         """Each object in the session is as its row: no stale value, no ghost, and none left out."""

@@ -51,6 +51,17 @@ CASES = [
     Program((Insert(1), Block("a", (Mark("a"), Doom(0), Update(1)), False, False, True), Look()), "commit", False),
     # changed and flushed inside; then a flush failed, which expired it
     Program((Insert(2), Block("a", (Update(2), Fail("flush", True)), False, False, True), Look()), "commit", False),
+    # changed, flushed and rolled back inside; then a flush failed, and SQLAlchemy expired what it had seen written
+    Program(
+        (Insert(3), Block("A", (Update(3), RollbackTo("A"), Fail("flush", True)), False, False, True), Look()),
+        "commit",
+        False,
+    ),
+    # a plain begin_nested() rolled back: what was read inside of text SQL's work stayed in the objects
+    Program((Insert(3), Nested((Update(3, "sql"), Boom()), True), Look()), "commit", False),
+    Program((Nested((Insert(3, "sql"), Boom()), True), Look()), "commit", False),
+    # changed in bulk; then a flush failed, and SQLAlchemy expired what no flush had shown
+    Program((Insert(2, "bulk"), Update(2, "bulk"), Fail("flush", True), Rollback(0), Look()), "commit", True),
 ]
 
 

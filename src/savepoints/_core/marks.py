@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import _compat
-from savepoints._core.objects import Touched, forget_changes, restore
+from savepoints._core.objects import Shown, Touched, forget_changes, restore
 
 if TYPE_CHECKING:
     from savepoints._core.stack import Stack
@@ -186,7 +186,8 @@ class SessionMark:
             # Note [Keeping the nested transaction]
             for connection, name in self.names:
                 send(connection, wire.rollback_to.format(name))
-            self._restore()
+            # the nested transaction that stays would still expire what it has seen written, when a flush fails
+            self._restore(self.touched.shown)
             if not keep:
                 self.nested.commit()
             return
@@ -216,9 +217,9 @@ class SessionMark:
             send(connection, wire.release.format(name))
         self.refused = False
 
-    def _restore(self) -> None:
+    def _restore(self, shown: Shown | None = None) -> None:
         restore(self.session, self.touched)
-        self.touched = Touched()
+        self.touched = Touched(shown)
 
     def release(self) -> None:
         try:

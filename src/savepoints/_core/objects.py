@@ -40,14 +40,18 @@ class Trace(NamedTuple):
     attributes: frozenset[str] | None = None
 
 
+#: What objects had loaded before they were flushed.
+Shown = WeakKeyDictionary[InstanceState[Any], frozenset[str]]
+
+
 class Touched:
     """What happened to a session's objects inside one level."""
 
     __slots__ = ("heavy", "shown", "states")
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Shown | None = None) -> None:
         self.states: WeakKeyDictionary[InstanceState[Any], Trace] | None = None  # made when it is needed
-        self.shown: WeakKeyDictionary[InstanceState[Any], frozenset[str]] | None = None
+        self.shown = shown
         self.heavy = False  # added, deleted or changed in bulk: SQLAlchemy's own record is needed
 
     def _enter(self, state: InstanceState[Any], trace: Trace) -> None:
@@ -235,10 +239,15 @@ def loaded(session: Session, inside: Iterable[Touched]) -> Loaded:
     states |= dict.fromkeys(instance_state(obj) for obj in (*session.dirty, *session.deleted))
     shown = {state: keys for touched in found for state, keys in (touched.shown or {}).items()}
     return [
-        (obj, shown.get(state, frozenset()).union(obj.__dict__))
+        (obj, (shown.get(state) or _columns(state)).union(obj.__dict__))
         for state in (states | shown)
         if (obj := state.obj()) is not None
     ]
+
+
+def _columns(state: InstanceState[Any]) -> frozenset[str]:
+    """What an object had loaded that is expired already: a flush has failed, and nobody saw it before."""
+    return frozenset(c.key for c in state.mapper.column_attrs if not c.deferred) if state.expired else frozenset()
 
 
 def reload(session: Session, before: Loaded) -> None:

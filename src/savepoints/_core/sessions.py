@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from savepoints import _compat, errors
 from savepoints._core import refusals
-from savepoints._core.objects import Touched
+from savepoints._core.objects import Touched, restore
 from savepoints._core.roots import join
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._model.levels import Cause, End
@@ -190,6 +190,8 @@ def _nested_ended(stack: Stack, transaction: SessionTransaction, kept: bool) -> 
     move, word = (Move.OUTER_RELEASE, "released") if kept else (Move.OUTER_ROLLBACK, "undone")
     how = End(f"{word} by {ending()}")
     stack.end_above(level, move, how)
+    if not kept:
+        restore(transaction.session, level.mark.touched)
     stack.end(level, move, how)
 
 
