@@ -95,7 +95,8 @@ def turn(work: Work, case: Case) -> Turn:
         with work.transaction() as target:
             work.insert(target)
             once = unit(work, target, case)
-            once()
+            for _ in range(WARM_UP):
+                once()
             return cpu(once, count)
 
     return one_turn

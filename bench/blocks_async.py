@@ -31,7 +31,8 @@ def turn(runner: Runner, work: AsyncWork) -> Turn:
         async with work.transaction() as target:
             await work.insert(target)
             once = unit(work, target)
-            await once()
+            for _ in range(WARM_UP):
+                await once()
             return await cpu_async(once, count)
 
     return lambda count: runner.run(one_turn(count))

@@ -59,12 +59,7 @@ class Transaction(TransactionLevel):
 class Savepoint(SavepointLevel):
     """A named bookmark inside a transaction: roll back to it again and again, release it, or use it as a block."""
 
-    __slots__ = ("_rollback", "_suppress")
-
-    def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
-        super().__init__(stack, name, parent, mark)
-        self._rollback: bool = False
-        self._suppress: Suppress = ()
+    __slots__ = ()
 
     def rollback(self) -> None:
         """Undo what was done since the savepoint, in the database and in the session's objects. It stays open.
@@ -110,7 +105,7 @@ class Savepoint(SavepointLevel):
             return False
         finally:
             tasks.leave(self)
-        return ends.swallows(self, error, self._suppress)
+        return error is not None and ends.swallows(self, error, self._suppress)
 
 
 FACE = Face(Transaction, Savepoint)
@@ -118,7 +113,8 @@ FACE = Face(Transaction, Savepoint)
 
 def open_savepoint(target: Target, name: str | None, rollback: bool, suppress: Suppress) -> Savepoint:
     """Make a savepoint with what its block is to do at its end."""
-    ends.checked_suppress(suppress)
+    if suppress != ():
+        ends.checked_suppress(suppress)
     level = cast(Savepoint, moves.open_savepoint(target, FACE, name))
     level._rollback = rollback
     level._suppress = suppress

@@ -205,10 +205,10 @@ def savepoint(target: Any, name: str | None = None, *, rollback: bool = False, s
         WrongArgument: The target, the name or ``suppress`` is of a wrong kind.
         BadName: The name is empty, too long or has control characters.
     """
-    found = _target(target, "savepoint")
-    _name(name)
-    if not _is_async(found):
+    found = target if isinstance(target, _TARGETS) else _target(target, "savepoint")
+    if isinstance(found, _TARGETS):
         return _sync.open_savepoint(found, name, rollback, suppress)
+    _name(name)
     from savepoints import aio
 
     return aio.PendingSavepoint(found, name, rollback, suppress)

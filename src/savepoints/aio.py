@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
@@ -61,29 +63,40 @@ async def _run(target: AsyncTarget, work: Callable[[], R]) -> R:
     return await target.run_sync(lambda _: work())
 
 
+def _start(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    """A task that begins at once, where Python can do that: a round of the event loop less."""
+    if sys.version_info >= (3, 12):
+        return asyncio.eager_task_factory(loop, work)
+    return loop.create_task(work)
+
+
 async def finish(work: Coroutine[Any, Any, R]) -> R:
     """Run to the end what must not be left half-way, then let a cancellation go on."""
     token = handed_on.set(caller())
-    task = asyncio.ensure_future(work)
+    task = _start(asyncio.get_running_loop(), work)
     handed_on.reset(token)
-    struck: BaseException | None = None
-    deadline: float | None = None
+    try:
+        return await asyncio.shield(task)
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as struck:
+        if task.done():
+            raise
+        await _wait_for(task)
+        own = None if task.cancelled() else task.exception()
+        if own is not None:
+            struck.add_note(f"the exit that it waited for ended with {type(own).__name__}")
+        raise
+
+
+async def _wait_for(task: asyncio.Task[Any]) -> None:
+    """Wait, whatever strikes; cancel the task each time that patience is at its end."""
     loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE
     while not task.done():
-        try:
-            await asyncio.wait({task}, timeout=None if deadline is None else max(0.0, deadline - loop.time()))
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
-            struck = struck or error
-            deadline = deadline or loop.time() + PATIENCE
-        if deadline is not None and loop.time() >= deadline and not task.done():
+        with suppress(asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
+        if loop.time() >= deadline and not task.done():
             task.cancel()
             deadline = loop.time() + PATIENCE
-    if struck is None:
-        return task.result()
-    own = None if task.cancelled() else task.exception()
-    if own is not None:
-        struck.add_note(f"the exit that it waited for ended with {type(own).__name__}")
-    raise struck
 
 
 class AsyncTransaction(TransactionLevel):
@@ -113,12 +126,7 @@ class AsyncTransaction(TransactionLevel):
 class AsyncSavepoint(SavepointLevel):
     """A named bookmark inside a transaction: roll back to it again and again, release it, or use it as a block."""
 
-    __slots__ = ("_rollback", "_suppress")
-
-    def __init__(self, stack: Any, name: str, parent: Level, mark: Any) -> None:
-        super().__init__(stack, name, parent, mark)
-        self._rollback: bool = False
-        self._suppress: Suppress = ()
+    __slots__ = ()
 
     async def rollback(self) -> None:
         """Undo what was done since the savepoint, in the database and in the session's objects. It stays open.
@@ -160,7 +168,7 @@ class AsyncSavepoint(SavepointLevel):
             return False
         finally:
             tasks.leave(self)
-        return ends.swallows(self, error, self._suppress)
+        return error is not None and ends.swallows(self, error, self._suppress)
 
 
 FACE = Face(AsyncTransaction, AsyncSavepoint)

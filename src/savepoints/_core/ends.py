@@ -23,7 +23,7 @@ from savepoints._model.levels import Cause, End, Level, SavepointLevel
 from savepoints._model.states import Move, State
 from savepoints._places import caller, worker
 
-_AT_ITS_END = "at the end of its block"
+_AT_ITS_END = " at the end of its block"
 
 Suppress = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -104,14 +104,10 @@ def _note_open_blocks(stack: Stack, level: Level, error: BaseException) -> None:
 
 
 def _end_well(stack: Stack, level: SavepointLevel, *, rollback: bool) -> None:
-    if level.recorded is State.LOST:
-        raise refusals.refused(level, "keep the block's work")
-    if not level.is_alive:
-        if level.recorded is not State.RELEASED:
-            raise refusals.ended_behind(level)
+    if level.recorded is State.RELEASED:
         return
-    _refuse_open_blocks(stack, level)
-    refuse_swallowed(stack, level, "keep the block's work")
+    if level.recorded is not State.OPEN or stack.top is not level:
+        _refuse_unfit(stack, level)
     if level.recorded is State.OPEN:  # also in a dry run, which is there to find what the database refuses
         level.mark.flush()
         refuse_swallowed(stack, level, "keep the block's work")
@@ -124,6 +120,15 @@ def _end_well(stack: Stack, level: SavepointLevel, *, rollback: bool) -> None:
             if level.parent is not None and level.is_alive:
                 stack.doom(level.parent, f"the release of {refusals.called(level)} failed", error)
             raise
+
+
+def _refuse_unfit(stack: Stack, level: SavepointLevel) -> None:
+    if level.recorded is State.LOST:
+        raise refusals.refused(level, "keep the block's work")
+    if not level.is_alive:
+        raise refusals.ended_behind(level)
+    _refuse_open_blocks(stack, level)
+    refuse_swallowed(stack, level, "keep the block's work")
 
 
 def _refuse_open_blocks(stack: Stack, level: Level) -> None:
@@ -277,9 +282,9 @@ def aims_at(error: BaseException | None, level: Level) -> bool:
     return to is None or to is level or (isinstance(to, str) and to == level.name)
 
 
-def swallows(level: Level, error: BaseException | None, suppress: Suppress) -> bool:
+def swallows(level: Level, error: BaseException, suppress: Suppress) -> bool:
     """Whether the block of a level ends an error's way: the signal aimed at it, or one that is to be suppressed."""
-    if error is None or level.recorded not in (State.ROLLED_BACK, State.GONE):
+    if level.recorded not in (State.ROLLED_BACK, State.GONE):
         return False
     if isinstance(error, errors.Rollback):  # also where its class is to be suppressed: it is on its way to a level
         return aims_at(error, level)

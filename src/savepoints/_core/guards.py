@@ -14,12 +14,12 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionCon
 
 from savepoints import _compat, errors
 from savepoints._core import refusals
-from savepoints._core.stack import Stack, detach, stack_of
+from savepoints._core.stack import KEY, Stack, detach, stack_of
 from savepoints._core.wire import answer_hooks
 from savepoints._databases import Aftermath
 from savepoints._model.levels import Cause, End
 from savepoints._model.states import Move, State
-from savepoints._places import caller, ending
+from savepoints._places import caller, ending, process
 
 _engines: WeakSet[Engine] = WeakSet()
 _STREAM = "stream_results"
@@ -51,10 +51,11 @@ def watch_engine(engine: Engine) -> None:
 def _before_cursor_execute(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: ExecutionContext, executemany: bool
 ) -> tuple[str, Any]:
-    stack = stack_of(connection)
+    stack: Stack | None = connection.get_execution_options().get(KEY)
     if stack is None:
         return statement, parameters
-    stack.turn.check_process("send SQL")
+    if stack.turn.pid != process.pid:
+        stack.turn.check_process("send SQL")
     if len(stack.begun) < len(stack.root.connections) and stack.capabilities.begin is None:
         stack.note_begin(connection)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:

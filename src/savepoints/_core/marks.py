@@ -50,7 +50,8 @@ class Mark(Protocol):
 
 def send(connection: Connection, statement: str) -> None:
     """Send a control statement without compiling it."""
-    connection.exec_driver_sql(statement, None, _CONTROL)
+    # without parameters SQLAlchemy makes up some that psycopg takes a microsecond to recognise
+    connection.exec_driver_sql(statement, () if connection.dialect.positional else {}, _CONTROL)
 
 
 def session_connections(session: Session) -> list[Connection]:

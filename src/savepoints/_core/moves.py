@@ -20,7 +20,7 @@ from savepoints._core.roots import begin_driver, join
 from savepoints._core.stack import Face, Stack, detach
 from savepoints._model.levels import End, Level, SavepointLevel, checked_name, printable
 from savepoints._model.states import Move, State
-from savepoints._places import caller
+from savepoints._places import Place, caller
 
 # -- savepoints
 
@@ -132,7 +132,7 @@ def release(level: SavepointLevel) -> None:
         refuse_swallowed(stack, level, "release it")
         refuse_outside(stack, level, "release")
         level.mark.flush()
-        merge(stack, level, f"at {caller()}")
+        merge(stack, level, where=caller())
 
 
 def close_streams(stack: Stack, level: SavepointLevel) -> None:
@@ -253,13 +253,13 @@ def _or_lost(stack: Stack, statement: Callable[[], None], first: BaseException |
         raise
 
 
-def merge(stack: Stack, level: SavepointLevel, where: str) -> None:
+def merge(stack: Stack, level: SavepointLevel, how: str = "", where: Place | None = None) -> None:
     """Release a level, and with it what was opened inside; what is pending has been flushed inside before."""
-    how = End(f"merged into {printable((level.parent or stack.transaction).name)!r} {where}")
+    end = End(how, where, (level.parent or stack.transaction).name)
     if stack.top is not level:
-        _end_bookmarks(stack, level, how)
+        _end_bookmarks(stack, level, end)
     level.mark.release()
-    stack.end(level, Move.RELEASE, how)
+    stack.end(level, Move.RELEASE, end)
 
 
 # -- the outermost unit
@@ -271,7 +271,7 @@ def _end_before_commit(stack: Stack) -> None:
     Savepoints of ours on a connection need no statement: they end when COMMIT is answered.
     """
     _undo_doomed(stack, stack.transaction)
-    how = End(f"merged into {printable(stack.transaction.name)!r}", caller())
+    how = End("", caller(), stack.transaction.name)
     for level in reversed(stack.levels.copy()):
         if not isinstance(level.mark, ConnectionMark):
             level.mark.vanish(kept=True)

@@ -88,6 +88,7 @@ class Stack:
         "sessions",
         "settled",
         "stuck",
+        "top",
         "transaction",
         "turn",
         "undo",
@@ -108,6 +109,7 @@ class Stack:
         self.options = options
         self.transaction = face.transaction(self, name)
         self.levels: list[SavepointLevel] = []
+        self.top: Level = self.transaction  # the innermost open level
         self.sessions: list[Session] = [] if root.session is None else [root.session]
         self.runner: Any = None  # the async session or connection whose run_sync drives us, if one does
         self.turn = tasks.Turn()
@@ -129,11 +131,6 @@ class Stack:
     # -- finding
 
     @property
-    def top(self) -> Level:
-        """The innermost open level."""
-        return self.levels[-1] if self.levels else self.transaction
-
-    @property
     def block(self) -> Level | None:
         """The innermost level that was opened as a block and is still to be left."""
         for level in reversed(self.levels):
@@ -144,7 +141,7 @@ class Stack:
     @property
     def is_over(self) -> bool:
         """The transaction has ended, and no block of ours waits for its exit."""
-        return not self.transaction.is_alive and self.block is None
+        return self.transaction.recorded in TransactionLevel.ENDS and self.block is None
 
     def find(self, name: str) -> SavepointLevel:
         """The nearest open savepoint of that name."""
@@ -212,7 +209,9 @@ class Stack:
                 if connection.invalidated:
                     self.lose(None, "the connection was discarded")
                 elif (driver := self.begun.get(id(connection))) is not None and not connection.closed:
-                    self._look_at(driver)
+                    standing = self.capabilities.standing(driver)
+                    if standing is not Aftermath.OPEN:
+                        self._note_standing(standing)
 
     def note_begin(self, connection: Connection) -> None:
         """Where the driver begins with its first statement, it has begun when there is a second one."""
@@ -221,8 +220,7 @@ class Stack:
             self.begun[key] = connection.connection.driver_connection
         self.first.add(key)
 
-    def _look_at(self, driver_connection: Any) -> None:
-        standing = self.capabilities.standing(driver_connection)
+    def _note_standing(self, standing: Aftermath | None) -> None:
         if standing is Aftermath.LOST:
             self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text", "unseen")
         elif standing is Aftermath.FAILED and self.stuck is None:
@@ -280,17 +278,14 @@ class Stack:
     def push(self, level: SavepointLevel) -> None:
         """A savepoint is there: the database has answered."""
         self.levels.append(level)
+        self.top = level
 
-    def sync(self) -> None:
-        """Enter plain nested transactions that were begun since we looked last."""
-        plain.enter(self)
+    sync = plain.enter
 
     def end(self, level: SavepointLevel, move: Move, end: End) -> None:
         """A savepoint has ended: move it and take it off the stack."""
-        if level.is_alive:
-            if not isinstance(level.after(move), State):
-                move = Move.OUTER_ROLLBACK
-            level.move(move, end)
+        if level.recorded not in level.ENDS:
+            level.move(move if isinstance(level.after(move), State) else Move.OUTER_ROLLBACK, end)
         index = len(self.levels) - 1 if self.levels[-1] is level else self.index(level)
         if index:
             around = self.levels[index - 1]
@@ -298,6 +293,7 @@ class Stack:
             around.streams += level.streams
         level.mark = None
         del self.levels[index]
+        self.top = self.levels[-1] if self.levels else self.transaction
         self.unsaved = self.unsaved or level.recorded is State.RELEASED
 
     def __del__(self) -> None:

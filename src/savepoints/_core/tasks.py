@@ -39,11 +39,11 @@ _transactions: ContextVar[tuple[_Open, ...]] = ContextVar("savepoints_transactio
 class Turn:
     """One call of ours at a time on a stack, and only in the process that opened it."""
 
-    __slots__ = ("_by", "_lock", "_pid", "_verb", "taken")
+    __slots__ = ("_by", "_lock", "_verb", "pid", "taken")
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._pid = process.pid
+        self.pid = process.pid
         self._verb = ""
         self._by: Worker | None = None
         #: A call of ours is under way: what SQLAlchemy tells us now is our own doing.
@@ -55,7 +55,8 @@ class Turn:
         Raises:
             WrongTask: Another call is under way, or this process is a fork.
         """
-        self.check_process(verb)
+        if self.pid != process.pid:
+            raise refusals.forked(self.pid, verb)
         if not self._lock.acquire(blocking=False):
             by = f"`{self._verb}` from {label(self._by)}"
             raise errors.WrongTask(f"cannot {verb} from {label(worker())} while {by} is under way")
@@ -64,8 +65,8 @@ class Turn:
 
     def check_process(self, verb: str) -> None:
         """Refuse a forked child."""
-        if self._pid != process.pid:
-            raise refusals.forked(self._pid, verb)
+        if self.pid != process.pid:
+            raise refusals.forked(self.pid, verb)
 
     def give_back(self) -> None:
         """The call is over."""

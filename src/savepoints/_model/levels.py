@@ -41,13 +41,15 @@ class Cause(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a level ended, and where."""
+    """How a level ended, and where; ``into`` is the name of the level that it was merged into."""
 
     how: str
     where: Place | None = None
+    into: str | None = None
 
     def __str__(self) -> str:
-        return self.how if self.where is None else f"{self.how} at {self.where}"
+        how = self.how if self.into is None else f"merged into {printable(self.into)!r}{self.how}"
+        return how if self.where is None else f"{how} at {self.where}"
 
 
 class Level:
@@ -198,7 +200,7 @@ class SavepointLevel(Level):
         rollbacks: How many times it was rolled back and kept.
     """
 
-    __slots__ = ("mark", "rollbacks", "streams")
+    __slots__ = ("_rollback", "_suppress", "mark", "rollbacks", "streams")
 
     TABLE = states.SAVEPOINT
     ENDS = states.SAVEPOINT_ENDS
@@ -209,6 +211,9 @@ class SavepointLevel(Level):
         self.rollbacks: int = 0
         #: Results that are read from the server bit by bit, opened inside.
         self.streams: tuple[Any, ...] = ()
+        #: Whether the end of its block undoes it in any case, and which errors it swallows.
+        self._rollback: bool = False
+        self._suppress: type[BaseException] | tuple[type[BaseException], ...] = ()
 
 
 def checked_name(name: str) -> str:
