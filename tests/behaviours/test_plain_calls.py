@@ -119,8 +119,12 @@ async def test_plain_block_that_fails_needs_no_warning(world: World) -> None:
 async def test_ended_as_text_it_is_not_said_that_nothing_was_kept(world: World, command: str) -> None:
     with fails(TransactionLost) as caught:
         async with world.transaction(world.source) as t:
+            transaction = world.current_transaction(t)
             await t.execute(row(1))
             await t.execute(text(command))
+            assert str(transaction.state) == "lost"
+    assert str(transaction.state) == "unknown"
+    assert transaction.outcome.startswith("unknown, stored or not: the transaction was ended by a statement past")
     assert "was committed or rolled back behind the library" in str(caught.value)
     assert "Look in the database before you do the work again" in str(caught.value)
 

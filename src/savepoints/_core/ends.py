@@ -223,7 +223,9 @@ def _tell_loss(transaction: Level, error: BaseException, lost: Cause) -> None:
 def _clear(stack: Stack, error: BaseException | None) -> None:
     """Roll back what is left. With an error under way, what goes wrong here becomes a note on it."""
     cause = stack.transaction.cause
-    if stack.transaction.recorded is State.LOST and cause is not None:
+    if stack.transaction.ended_unseen and cause is not None:
+        how = f"unknown, stored or not: {cause.what}"
+    elif stack.transaction.recorded is State.LOST and cause is not None:
         how = f"lost: {cause.what}"
     elif stack.transaction.recorded is State.UNKNOWN and cause is not None:
         how = f"ended with the transaction, stored or not: {cause.what}"

@@ -325,7 +325,7 @@ class Stack:
         transaction = self.transaction
         transaction.refresh = None
         self.end_above(transaction, Move.OUTER_ROLLBACK, how)
-        transaction.move(Move.ROLLBACK, how)
+        transaction.move(Move.END_UNSEEN if transaction.ended_unseen else Move.ROLLBACK, how)
         if not transaction.block:
             detach(self)
 

@@ -192,6 +192,11 @@ class TransactionLevel(Level):
         #: Asks SQLAlchemy whether a plain COMMIT has been answered, where it has no event to tell.
         self.refresh: Callable[[], None] | None = None
 
+    @property
+    def ended_unseen(self) -> bool:
+        """Whether it was lost to a COMMIT or ROLLBACK past us."""
+        return self.recorded is State.LOST and self.cause is not None and self.cause.by == "unseen"
+
 
 class SavepointLevel(Level):
     """A named bookmark inside a transaction.

@@ -40,6 +40,7 @@ class Move(Enum):
     COMMIT = "commit"
     ANSWER = "COMMIT answered"
     ROLLBACK = "end, undone"
+    END_UNSEEN = "end, after somebody ended it past the library"
     FAIL = "statement failed, server takes only rollback"
     FLUSH_FAIL = "flush failed, SQLAlchemy undid it"
     OUTER_ROLLBACK = "rollback around it"
@@ -101,6 +102,7 @@ TRANSACTION: Mapping[State, Row] = {
         M.DOOM: S.LOST,
         M.COMMIT: _lost,
         M.ROLLBACK: S.ROLLED_BACK,
+        M.END_UNSEEN: S.UNKNOWN,
         M.FAIL: S.LOST,
         M.FLUSH_FAIL: S.LOST,
         M.LOSE: S.LOST,
