@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from savepoints._hook_verbs import before_commit, on_commit, on_rollback, on_unknown
+from savepoints._model.hooks import Hook
 from savepoints._model.levels import Level
 from savepoints._model.states import State
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
@@ -21,6 +23,8 @@ from savepoints.errors import (
     AlreadyInTransaction,
     BadName,
     CommitOutcomeUnknown,
+    HookErrors,
+    NestedRetry,
     NoTransaction,
     NotSupported,
     OutOfOrder,
@@ -47,7 +51,10 @@ __all__ = [
     "AsyncTransaction",
     "BadName",
     "CommitOutcomeUnknown",
+    "Hook",
+    "HookErrors",
     "Level",
+    "NestedRetry",
     "NoTransaction",
     "NotSupported",
     "OutOfOrder",
@@ -68,7 +75,11 @@ __all__ = [
     "WrongTask",
     "async_scoped_session",
     "atomic",
+    "before_commit",
     "current_transaction",
+    "on_commit",
+    "on_rollback",
+    "on_unknown",
     "release",
     "require_transaction",
     "rollback_to",

@@ -34,6 +34,13 @@ def begun_on(transaction: SessionTransaction, connection: Connection) -> Transac
     return begun
 
 
+def commits(transaction: SessionTransaction, connection: Connection) -> bool:
+    """Whether the end of a session's transaction ends what is begun on a connection, or leaves that to its owner."""
+    entries: Any = transaction._connections
+    ends: bool = entries[connection][2]
+    return ends
+
+
 def isolation_level_on_connect(dialect: Dialect) -> str | None:
     """What ``create_engine(isolation_level=...)`` was given: no public name tells it."""
     return dialect._on_connect_isolation_level

@@ -13,12 +13,13 @@ from sqlalchemy.orm import scoped_session as _scoped_session
 from sqlalchemy.orm import sessionmaker
 
 from savepoints import errors
-from savepoints._core import ends, moves, tasks
+from savepoints._core import due, ends, moves, tasks
 from savepoints._core.attach import Target, begin, find, opened_on_purpose, stack_for
 from savepoints._core.ends import Suppress
 from savepoints._core.options import Options
 from savepoints._core.stack import Face, Stack
 from savepoints._decorate import Call
+from savepoints._model.hooks import Hook, Hooking, Occasion
 from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
 
 T = TypeVar("T", bound=Target)
@@ -48,7 +49,7 @@ class Transaction(TransactionLevel):
             UnknownSavepoint: No open savepoint bears the name.
             OutOfOrder: It was opened outside the block around this call.
         """
-        moves.roll_back(moves.named_in(self.stack, name))
+        roll_back(moves.named_in(self.stack, name))
 
 
 # Note [What exits return]
@@ -70,7 +71,7 @@ class Savepoint(SavepointLevel):
             OutOfOrder: It was opened outside the block around this call.
             WrongTask: Another task or thread is at work on this target.
         """
-        moves.roll_back(self)
+        roll_back(self)
 
     def release(self) -> None:
         """End the savepoint and keep its work in the level around.
@@ -82,7 +83,7 @@ class Savepoint(SavepointLevel):
             OutOfOrder: It was opened outside the block around this call.
             WrongTask: Another task or thread is at work on this target.
         """
-        moves.release(self)
+        release(self)
 
     @property
     def level(self) -> Level:
@@ -97,18 +98,38 @@ class Savepoint(SavepointLevel):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        first = error
         try:
             ends.leave_savepoint(self, error, rollback=self._rollback)
         except Exception as own:
+            first = own
             if not ends.swallows(self, own, self._suppress):
                 raise
-            return False
         finally:
             tasks.leave(self)
+            if self.stack.due:
+                due.run(self.stack, None if ends.swallows(self, first, self._suppress) else first)
         return error is not None and ends.swallows(self, error, self._suppress)
 
 
 FACE = Face(Transaction, Savepoint)
+
+
+def roll_back(level: SavepointLevel) -> None:
+    """Roll back to a savepoint, and run the hooks that wait for that."""
+    moves.roll_back(level)
+    due.run(level.stack)
+
+
+def release(level: SavepointLevel) -> None:
+    """Release a savepoint; what was doomed inside it was undone."""
+    moves.release(level)
+    due.run(level.stack)
+
+
+def register(target: Target, occasion: Occasion, function: Any, args: Any, kwargs: Any) -> Hook:
+    """Give a hook to the innermost open level of a target."""
+    return moves.register(target, FACE, occasion, function, args, kwargs)
 
 
 def open_savepoint(target: Target, name: str | None, rollback: bool, suppress: Suppress) -> Savepoint:
@@ -167,11 +188,23 @@ class TransactionBlock(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         assert self._stack is not None
+        stack, first = self._stack, error
+        if stack.hooked and error is None and not self._rollback:
+            first = _before_commit(stack)
         try:
-            ends.leave_transaction(self._stack, error, rollback=self._rollback)
+            try:
+                ends.leave_transaction(stack, first, rollback=self._rollback)
+                if error is None and first is not None and not ends.aims_at(first, stack.transaction):
+                    raise first
+            except BaseException as own:
+                first = own
+                raise
+            finally:
+                if stack.due:
+                    due.run(stack, None if ends.aims_at(first, stack.transaction) else first)
         finally:
             self._close()
-        return ends.aims_at(error, self._stack.transaction)
+        return ends.aims_at(error, stack.transaction)
 
     def _close(self) -> None:
         if self._target is not None and self._target is not self._source:
@@ -215,6 +248,16 @@ class TransactionBlock(Generic[T]):
         return TransactionBlock(
             self._source, self._name, self._options, rollback=self._rollback, independent=self._independent
         )
+
+
+def _before_commit(stack: Stack) -> BaseException | None:
+    """Run the hooks before the COMMIT; the error of one counts as the block's own."""
+    try:
+        for hook in due.before_commit(stack):
+            due.call(hook)
+    except BaseException as error:
+        return error
+    return None
 
 
 def _open(source: Source | Target) -> Target:
@@ -273,7 +316,7 @@ class JoinedBlock:
         return False  # what it did cannot be undone alone: `raise Rollback` goes on to the level that it joined
 
 
-class Session(_Session):
+class Session(Hooking, _Session):
     """SQLAlchemy's Session with the verbs of this library as methods; drop-in by ``class_=savepoints.Session``."""
 
     def savepoint(self, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()) -> Savepoint:
@@ -282,17 +325,20 @@ class Session(_Session):
 
     def rollback_to(self, name: str) -> None:
         """Roll back to the nearest open savepoint of that name: see `savepoints.rollback_to`."""
-        moves.roll_back(moves.named(self, name))
+        roll_back(moves.named(self, name))
 
     def release(self, name: str) -> None:
         """Release the nearest open savepoint of that name: see `savepoints.release`."""
-        moves.release(moves.named(self, name))
+        release(moves.named(self, name))
+
+    def _hook(self, occasion: Occasion, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hook:
+        return register(self, occasion, function, args, kwargs)
 
 
 S = TypeVar("S", bound=_Session)
 
 
-class scoped_session(_scoped_session[S]):
+class scoped_session(Hooking, _scoped_session[S]):
     """SQLAlchemy's scoped_session with the verbs of this library, on whatever class it makes."""
 
     def savepoint(self, name: str | None = None, *, rollback: bool = False, suppress: Suppress = ()) -> Savepoint:
@@ -301,8 +347,11 @@ class scoped_session(_scoped_session[S]):
 
     def rollback_to(self, name: str) -> None:
         """Roll back to the nearest open savepoint of that name: see `savepoints.rollback_to`."""
-        moves.roll_back(moves.named(self(), name))
+        roll_back(moves.named(self(), name))
 
     def release(self, name: str) -> None:
         """Release the nearest open savepoint of that name: see `savepoints.release`."""
-        moves.release(moves.named(self(), name))
+        release(moves.named(self(), name))
+
+    def _hook(self, occasion: Occasion, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hook:
+        return register(self(), occasion, function, args, kwargs)

@@ -3,20 +3,11 @@
 See Note [Shielded exits].
 """
 
-# Note [Shielded exits]
-# An exit that has begun is finished, in a task of its own that no cancellation reaches; then the cancellation goes
-# on. SQLAlchemy shields the end of an AsyncSession but not that of a nested transaction: a second cancel during
-# ROLLBACK TO would throw the outer work away. If the server does not answer, the exit is cancelled after all, and
-# SQLAlchemy discards the connection.
-
 from __future__ import annotations
 
-import asyncio
 import functools
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
@@ -25,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import async_scoped_session as _async_scoped_session
 from sqlalchemy.orm import Session as _SASession
 
+from savepoints import _awaiting as awaiting
 from savepoints import errors
 from savepoints._core import ends, moves, tasks
 from savepoints._core.attach import Target, begin, find, opened_on_purpose, stack_for
@@ -32,8 +24,9 @@ from savepoints._core.ends import Suppress
 from savepoints._core.options import Options
 from savepoints._core.stack import Face, Stack
 from savepoints._decorate import Call
+from savepoints._model.hooks import Hook, Hooking, Occasion
 from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
-from savepoints._places import caller, handed_on
+from savepoints._places import caller
 from savepoints._sync import Session as _SyncSession
 from savepoints._sync import entered_before
 
@@ -42,9 +35,6 @@ AsyncSource = AsyncEngine | async_sessionmaker[Any]
 T = TypeVar("T", bound=AsyncTarget)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: How long a cancelled exit may wait for the server's answer, in seconds.
-PATIENCE = 10.0
 
 
 def sync_of(target: AsyncTarget) -> Target:
@@ -61,42 +51,6 @@ def _not_started(connection: AsyncConnection) -> Any:
 async def _run(target: AsyncTarget, work: Callable[[], R]) -> R:
     sync_of(target)
     return await target.run_sync(lambda _: work())
-
-
-def _start(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-    """A task that begins at once, where Python can do that: a round of the event loop less."""
-    if sys.version_info >= (3, 12):
-        return asyncio.eager_task_factory(loop, work)
-    return loop.create_task(work)
-
-
-async def finish(work: Coroutine[Any, Any, R]) -> R:
-    """Run to the end what must not be left half-way, then let a cancellation go on."""
-    token = handed_on.set(caller())
-    task = _start(asyncio.get_running_loop(), work)
-    handed_on.reset(token)
-    try:
-        return await asyncio.shield(task)
-    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as struck:
-        if task.done():
-            raise
-        await _wait_for(task)
-        own = None if task.cancelled() else task.exception()
-        if own is not None:
-            struck.add_note(f"the exit that it waited for ended with {type(own).__name__}")
-        raise
-
-
-async def _wait_for(task: asyncio.Task[Any]) -> None:
-    """Wait, whatever strikes; cancel the task each time that patience is at its end."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE
-    while not task.done():
-        with suppress(asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
-        if loop.time() >= deadline and not task.done():
-            task.cancel()
-            deadline = loop.time() + PATIENCE
 
 
 class AsyncTransaction(TransactionLevel):
@@ -121,6 +75,7 @@ class AsyncTransaction(TransactionLevel):
             OutOfOrder: It was opened outside the block around this call.
         """
         await _run(self.stack.runner, lambda: moves.roll_back(moves.named_in(self.stack, name)))
+        await awaiting.run_due(self.stack)
 
 
 class AsyncSavepoint(SavepointLevel):
@@ -138,6 +93,7 @@ class AsyncSavepoint(SavepointLevel):
             WrongTask: Another task or thread is at work on this target.
         """
         await _run(self.stack.runner, lambda: moves.roll_back(self))
+        await awaiting.run_due(self.stack)
 
     async def release(self) -> None:
         """End the savepoint and keep its work in the level around.
@@ -150,6 +106,7 @@ class AsyncSavepoint(SavepointLevel):
             WrongTask: Another task or thread is at work on this target.
         """
         await _run(self.stack.runner, lambda: moves.release(self))
+        await awaiting.run_due(self.stack)
 
     async def __aenter__(self) -> AsyncSavepoint:
         ends.enter(self)
@@ -159,16 +116,23 @@ class AsyncSavepoint(SavepointLevel):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        work = _run(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
         try:
-            await finish(work)
-        except Exception as own:
-            if not ends.swallows(self, own, self._suppress):
-                raise
-            return False
+            await awaiting.finish(self._leave(error))
         finally:
             tasks.leave(self)
         return error is not None and ends.swallows(self, error, self._suppress)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        first = error
+        try:
+            await _run(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
+        except Exception as own:
+            first = own
+            if not ends.swallows(self, own, self._suppress):
+                raise
+        finally:
+            if self.stack.due:
+                await awaiting.run_due(self.stack, None if ends.swallows(self, first, self._suppress) else first)
 
 
 FACE = Face(AsyncTransaction, AsyncSavepoint)
@@ -263,7 +227,7 @@ class AsyncTransactionBlock(Generic[T]):
         try:
             self._stack = await _run(target, lambda: begin(sync_of(target), FACE, self._name, self._options))
         except BaseException:
-            await finish(self._close())
+            await awaiting.finish(self._close())
             raise
         self._stack.runner = target
         tasks.announce(self._stack.transaction, tasks.dialect_of(self._source))
@@ -273,12 +237,25 @@ class AsyncTransactionBlock(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         assert self._stack is not None
-        await finish(self._leave(self._stack, error))
-        return ends.aims_at(error, self._stack.transaction)
+        stack, first = self._stack, error
+        if stack.hooked and error is None and not self._rollback:
+            first = await awaiting.before_commit(stack)
+        await awaiting.finish(self._leave(stack, first))
+        if error is None and first is not None and not ends.aims_at(first, stack.transaction):
+            raise first
+        return ends.aims_at(error, stack.transaction)
 
     async def _leave(self, stack: Stack, error: BaseException | None) -> None:
+        first = error
         try:
-            await _run(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._rollback))
+            try:
+                await _run(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._rollback))
+            except BaseException as own:
+                first = own
+                raise
+            finally:
+                if stack.due:
+                    await awaiting.run_due(stack, None if ends.aims_at(first, stack.transaction) else first)
         finally:
             await self._close()
 
@@ -324,6 +301,12 @@ class AsyncTransactionBlock(Generic[T]):
         return AsyncTransactionBlock(
             self._source, self._name, self._options, rollback=self._rollback, independent=self._independent
         )
+
+
+def register(target: AsyncTarget, occasion: Occasion, function: Any, args: Any, kwargs: Any) -> Hook:
+    """Give a hook to the innermost open level of a target."""
+    current(target)  # so that the stack knows who drives it
+    return moves.register(sync_of(target), FACE, occasion, function, args, kwargs)
 
 
 async def _open(source: AsyncSource | AsyncTarget) -> AsyncTarget:
@@ -385,7 +368,7 @@ class AsyncJoinedBlock:
         return False  # what it did cannot be undone alone: `raise Rollback` goes on to the level that it joined
 
 
-class AsyncSession(_AsyncSession):
+class AsyncSession(Hooking, _AsyncSession):
     """SQLAlchemy's AsyncSession with the verbs of this library as methods."""
 
     sync_session_class: type[_SASession] = _SyncSession
@@ -404,11 +387,14 @@ class AsyncSession(_AsyncSession):
         """Release the nearest open savepoint of that name: see `savepoints.release`."""
         await release(self, name)
 
+    def _hook(self, occasion: Occasion, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hook:
+        return register(self, occasion, function, args, kwargs)
+
 
 S = TypeVar("S", bound=_AsyncSession)
 
 
-class async_scoped_session(_async_scoped_session[S]):
+class async_scoped_session(Hooking, _async_scoped_session[S]):
     """SQLAlchemy's async_scoped_session with the verbs of this library, on whatever class it makes."""
 
     def savepoint(
@@ -425,12 +411,23 @@ class async_scoped_session(_async_scoped_session[S]):
         """Release the nearest open savepoint of that name: see `savepoints.release`."""
         await release(self(), name)
 
+    def _hook(self, occasion: Occasion, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hook:
+        return register(self(), occasion, function, args, kwargs)
+
 
 async def rollback_to(target: AsyncTarget, name: str) -> None:
     """Roll back to the nearest open savepoint of that name."""
-    await _run(target, lambda: moves.roll_back(moves.named(sync_of(target), name)))
+    level = await _run(target, lambda: _steered(moves.roll_back, target, name))
+    await awaiting.run_due(level.stack)
 
 
 async def release(target: AsyncTarget, name: str) -> None:
     """Release the nearest open savepoint of that name."""
-    await _run(target, lambda: moves.release(moves.named(sync_of(target), name)))
+    level = await _run(target, lambda: _steered(moves.release, target, name))
+    await awaiting.run_due(level.stack)
+
+
+def _steered(move: Callable[[SavepointLevel], None], target: AsyncTarget, name: str) -> SavepointLevel:
+    level = moves.named(sync_of(target), name)
+    move(level)
+    return level

@@ -7,6 +7,7 @@ of it, it is the ``__cause__``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -70,6 +71,13 @@ class AlreadyInTransaction(SavepointsError):
 
     code = "already-in-transaction"
     hint = "use `savepoint` for a part of it, or `atomic` in code that is called both ways"
+
+
+class NestedRetry(AlreadyInTransaction):
+    """A retry was asked for inside another transaction, where only the outermost one can be run again."""
+
+    code = "nested-retry"
+    hint = "retry the outermost transaction: everything inside it runs again with it"
 
 
 class UnknownSavepoint(SavepointsError):
@@ -136,6 +144,37 @@ class CommitOutcomeUnknown(SavepointsError):
 
     code = "commit-outcome-unknown"
     hint = "look in the database before you do the work again"
+
+
+# After the fact.
+
+
+class HookErrors(SavepointsError, ExceptionGroup[Exception]):
+    """Hooks have failed; all of them were run. An ExceptionGroup: `.exceptions` holds what they raised.
+
+    Args:
+        message: Which hooks, and of what.
+        exceptions: What they raised; a note on each says which hook it was.
+        committed: See the attribute.
+
+    Attributes:
+        committed: True where the work is stored: it was done, and must not be done again because of this error.
+    """
+
+    code = "hook-errors"
+    hint = "look at `.exceptions`, and at `.committed` before you do the work again"
+
+    def __new__(cls, message: str, exceptions: Sequence[Exception], *, committed: bool = False) -> HookErrors:
+        """As an ExceptionGroup is made."""
+        return super().__new__(cls, message, exceptions)
+
+    def __init__(self, message: str, exceptions: Sequence[Exception], *, committed: bool = False) -> None:
+        Exception.__init__(self, message, exceptions)
+        self.committed = committed
+
+    def derive(self, excs: Sequence[Exception]) -> HookErrors:  # type: ignore[override]
+        """A part of it, by ``except*``, `split` or `subgroup`."""
+        return HookErrors(self.message, excs, committed=self.committed)
 
 
 # Warnings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,11 @@ from sqlalchemy import Connection, update
 
 import savepoints
 from tests.harness import face
-from tests.harness.face import Sync, bare
+from tests.harness.face import Sync, at_once, bare
 from tests.harness.models import item
 from tests.harness.world import Source, Target, World
+
+__all__ = ["at_once"]  # of the harness
 
 Kind = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -54,16 +56,6 @@ def block(world: World, verb: str, source_or_target: Source | Target, *args: Any
     """The block object itself, to be entered more than once: the harness makes a new one for each `async with`."""
     made = getattr(savepoints, verb)(bare(source_or_target), *args, **options)
     return Sync(made) if world.site.face == "sync" else made
-
-
-def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits: a body in the sync face, or a call that is refused before any SQL."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    coroutine.close()
-    raise AssertionError("it waits")
 
 
 def connection_of(target: Any) -> Connection:

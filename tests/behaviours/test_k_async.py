@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 import savepoints
-from savepoints import UncommittedWork, WrongTask, aio
+from savepoints import UncommittedWork, WrongTask, _awaiting
 from tests.behaviours.steps import Oops, fails, refused
 from tests.behaviours.tools import notes, row, verbs
 from tests.faults.suspensions import Strike
@@ -178,7 +178,7 @@ async def stopped(world: World, t: Target) -> AsyncIterator[Callable[[], None]]:
 
 @pytest.mark.needs("async", "kill")
 async def test_k158_cancelled_while_the_server_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "PATIENCE", 0.1)
+    monkeypatch.setattr(_awaiting, "PATIENCE", 0.1)
     with fails(asyncio.CancelledError):
         async with world.transaction(world.source) as t, stopped(world, t) as stop:
             await t.execute(row(1))
@@ -277,6 +277,29 @@ async def test_k162_sync_helper_inside_an_async_block(world: World) -> None:
         "COMMIT",
     ]
     assert world.rows() == [(1, None), (4, None)]
+
+
+@pytest.mark.needs("async")
+async def test_k163_async_hooks_are_awaited_one_after_the_other(world: World) -> None:
+    log: list[str] = []
+
+    async def slow(name: str) -> None:
+        log.append(f"{name} begins")
+        await asyncio.sleep(0.001)
+        log.append(f"{name} ends")
+
+    async with world.transaction(world.source) as t:
+        for name in ("first", "second"):
+            savepoints.on_commit(t, slow, name)
+            savepoints.on_rollback(t, slow, "never")
+            savepoints.before_commit(t, slow, f"before {name}")
+        savepoints.on_commit(t, lambda: slow("by chance"))  # not an async function, but it gives something to await
+        async with world.savepoint(t, rollback=True):
+            savepoints.on_rollback(t, slow, "undone")
+        assert log == ["undone begins", "undone ends"]
+        await world.insert(t, 1)
+    names = ["undone", "before first", "before second", "first", "second", "by chance"]
+    assert log == [f"{name} {what}" for name in names for what in ("begins", "ends")]
 
 
 async def test_k164_exception_group_of_a_task_group(world: World) -> None:

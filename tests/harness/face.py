@@ -7,7 +7,7 @@ session, connection or handle, whose methods that touch the database return a `C
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any
 
@@ -90,6 +90,21 @@ def bare(value: Any) -> Any:
 
 def bare_values(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: bare(value) for name, value in kwargs.items()}
+
+
+def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never waits: a body in the sync face, or a call that is refused before any SQL."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise AssertionError("it waits")
+
+
+def driven(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
+    """Call an async function of a test where nothing is awaited."""
+    return at_once(function(*args, **kwargs))
 
 
 class Face:

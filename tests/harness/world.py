@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
-from tests.harness.face import FACES, bare
+from tests.harness.face import FACES, bare, driven
 from tests.harness.models import Child, Item, Parent, item, tables
 from tests.harness.sites import Site, Style
 from tests.harness.transcript import Transcript
@@ -82,6 +83,12 @@ class World:
 
     def current_transaction(self, target: Target) -> Any:
         return self._face.plain(self._verb("current_transaction"), target)
+
+    def hook(self, verb: str, target: Target, *args: Any, **kwargs: Any) -> Any:
+        """Register a hook by one of the four functions; in the sync face an async function is driven."""
+        if args and self.site.face == "sync" and inspect.iscoroutinefunction(args[0]):
+            args = (partial(driven, args[0]), *args[1:])
+        return self._face.plain(self._verb(verb), target, *args, **kwargs)
 
     def Rollback(self, *level: Any) -> BaseException:
         error: BaseException = self._verb("Rollback")(*map(bare, level))

@@ -284,9 +284,9 @@ def aims_at(error: BaseException | None, level: Level) -> bool:
     return to is None or to is level or (isinstance(to, str) and to == level.name)
 
 
-def swallows(level: Level, error: BaseException, suppress: Suppress) -> bool:
+def swallows(level: Level, error: BaseException | None, suppress: Suppress) -> bool:
     """Whether the block of a level ends an error's way: the signal aimed at it, or one that is to be suppressed."""
-    if level.recorded not in (State.ROLLED_BACK, State.GONE):
+    if error is None or level.recorded not in (State.ROLLED_BACK, State.GONE):
         return False
     if isinstance(error, errors.Rollback):  # also where its class is to be suppressed: it is on its way to a level
         return aims_at(error, level)

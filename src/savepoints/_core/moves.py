@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.orm import Session
 
 from savepoints import errors
-from savepoints._core import objects, refusals
+from savepoints._core import hooks, objects, refusals
 from savepoints._core.attach import Target, find, stack_for
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
 from savepoints._core.roots import begin_driver, join
 from savepoints._core.stack import Face, Stack, detach
+from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import End, Level, SavepointLevel, checked_name, printable
 from savepoints._model.states import Move, State
 from savepoints._places import Place, caller
@@ -116,6 +118,7 @@ def roll_back(level: SavepointLevel) -> None:
         level.move(Move.ROLLBACK_TO)
         stack.transaction.move(Move.ROLLBACK_TO)
         level.rollbacks += 1
+        hooks.end(stack, level, Occasion.ROLLBACK)
         reload_lost(before)
 
 
@@ -260,6 +263,28 @@ def merge(stack: Stack, level: SavepointLevel, how: str = "", where: Place | Non
         _end_bookmarks(stack, level, end)
     level.mark.release()
     stack.end(level, Move.RELEASE, end)
+
+
+def register(target: Target, face: Face, occasion: Occasion, function: Any, args: Any, kwargs: Any) -> Hook:
+    """Give a hook to the innermost open level of a target.
+
+    Raises:
+        NoTransaction: None is open, or nobody would tell us of its end.
+        WrongArgument: The function cannot be called, or is async where nothing is awaited.
+    """
+    checked(function, occasion.value)
+    stack = find(target)
+    if stack is None:
+        if not target.in_transaction():
+            raise errors.NoTransaction(f"{occasion.value}: no transaction is open on this {type(target).__name__}")
+        if not isinstance(target, Session):
+            raise refusals.no_hook(occasion.value, "the transaction of a plain Connection")
+        stack = stack_for(target, face)
+    if not stack.turn.taken:
+        stack.check_turn("register a hook")
+        stack.look()
+        stack.sync()
+    return stack.hook(stack.top, occasion, function, args, kwargs)
 
 
 # -- the outermost unit

@@ -124,6 +124,14 @@ def unknown(name: str, open_names: Iterable[str]) -> errors.UnknownSavepoint:
     return errors.UnknownSavepoint(f"no open savepoint is called {printable(name)!r}; open, innermost first: {names}")
 
 
+def no_hook(verb: str, whose: str) -> errors.NoTransaction:
+    """A hook where nobody would tell us that the time has come."""
+    return errors.NoTransaction(
+        f"{verb}: nothing tells how {whose} ends",
+        hint="open it with `with transaction(...)`: its end knows whether the COMMIT was answered",
+    )
+
+
 def autocommit() -> errors.NotSupported:
     """Transactions on a connection that commits each statement by itself."""
     return errors.NotSupported(

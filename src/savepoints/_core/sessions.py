@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
 from savepoints import _compat, errors
-from savepoints._core import refusals
+from savepoints._core import due, refusals
 from savepoints._core.objects import Touched, restore
 from savepoints._core.roots import join
 from savepoints._core.stack import KEY, Stack, detach
@@ -123,6 +123,8 @@ def _before_commit(session: Session) -> None:
     if nested is None:
         if stack.root.session is session:
             stack.refuse_commit("session.commit()")
+            if stack.hooked:
+                due.run_before_plain_commit(stack)
             stack.leaving = True
         return
     level = stack.level_of(nested)
@@ -162,6 +164,8 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
             _nested_ended(stack, transaction, kept)
         else:
             _root_ended(session, stack, kept)
+        if stack.due and (transaction.nested or not stack.transaction.block):
+            due.run_after_plain_ending(stack)
 
 
 def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:

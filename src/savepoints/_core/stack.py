@@ -13,11 +13,12 @@ from sqlalchemy.engine import Connection, NestedTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import errors
-from savepoints._core import plain, refusals, tasks
+from savepoints._core import hooks, plain, refusals, tasks
 from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
 from savepoints._databases import Aftermath
+from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import Cause, End, Ender, Level, SavepointLevel, TransactionLevel
 from savepoints._model.states import Move, State
 from savepoints._places import Ending, caller, label, worker
@@ -72,8 +73,10 @@ class Stack:
         "answered",
         "begun",
         "capabilities",
+        "due",
         "face",
         "first",
+        "hooked",
         "joined",
         "kept",
         "leaving",
@@ -126,6 +129,8 @@ class Stack:
         self.answered = False  # COMMIT of the session was answered: what fails after it does not undo it
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
         self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
+        self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
+        self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
 
     # -- finding
@@ -291,10 +296,16 @@ class Stack:
             around = self.levels[index - 1]
             level.mark.merge(around.mark)
             around.streams += level.streams
+        if level.hooks:
+            hooks.pass_on(self, level, self.levels[index - 1] if index else self.transaction)
         level.mark = None
         del self.levels[index]
         self.top = self.levels[-1] if self.levels else self.transaction
         self.unsaved = self.unsaved or level.recorded is State.RELEASED
+
+    def hook(self, level: Level, occasion: Occasion, function: Any, args: Any, kwargs: Any) -> Hook:
+        """Give a hook to a level."""
+        return hooks.give(self, level, Hook(occasion, checked(function, occasion.value), args, kwargs))
 
     def __del__(self) -> None:
         """Say which block was never left: its object and its connection were thrown away."""
@@ -317,6 +328,7 @@ class Stack:
         if transaction.recorded is State.COMMITTING:
             transaction.move(Move.ANSWER, how)
             self.end_above(transaction, Move.OUTER_RELEASE, how)
+            hooks.end(self, transaction, Occasion.COMMIT)
             self.unsaved = False
             detach(self)
 
@@ -326,6 +338,7 @@ class Stack:
         transaction.refresh = None
         self.end_above(transaction, Move.OUTER_ROLLBACK, how)
         transaction.move(Move.END_UNSEEN if transaction.ended_unseen else Move.ROLLBACK, how)
+        hooks.end(self, transaction, Occasion.UNKNOWN if transaction.recorded is State.UNKNOWN else Occasion.ROLLBACK)
         if not transaction.block:
             detach(self)
 

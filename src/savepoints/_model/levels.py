@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from savepoints import errors
 from savepoints._model import states
+from savepoints._model.hooks import Hook, Hooking, Occasion
 from savepoints._model.states import Move, State
 from savepoints._places import Place, Worker, caller
 
@@ -52,7 +53,7 @@ class End(NamedTuple):
         return how if self.where is None else f"{how} at {self.where}"
 
 
-class Level:
+class Level(Hooking):
     """One node of the tree: a transaction, or a savepoint inside it.
 
     Attributes:
@@ -68,6 +69,7 @@ class Level:
         "block",
         "cause",
         "error",
+        "hooks",
         "name",
         "opened_at",
         "opened_by",
@@ -87,6 +89,8 @@ class Level:
         self.opened_at: Place = caller()
         self.error: BaseException | None = None
         self.cause: Cause | None = None
+        #: None until one is registered: see Note [What becomes of hooks].
+        self.hooks: list[Hook] | None = None
         self.block: bool = False
         self.opened_by: Worker | None = None
         self.serial: int = next(_serial)
@@ -150,6 +154,10 @@ class Level:
         if not isinstance(reason, str):
             raise errors.WrongArgument(f"the reason must be text, not {type(reason).__name__}", hint="say why in words")
         self.stack.doom(self, printable(reason), None)
+
+    def _hook(self, occasion: Occasion, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hook:
+        hook: Hook = self.stack.hook(self, occasion, function, args, kwargs)
+        return hook
 
     def after(self, move: Move) -> states.Cell:
         """The state that the move leads to, or the error that refuses it."""
