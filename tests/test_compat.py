@@ -270,3 +270,29 @@ def test_the_three_hooks_send_all_savepoint_statements(engine: Engine, face: str
         assert asked == [hooks[0], hooks[1], hooks[0], hooks[2]]
     else:  # a session's nested transaction begins on its connections when it is first used
         assert asked[-2:] == [hooks[0], hooks[2]]
+
+
+# SessionTransaction._restore_snapshot
+
+
+def test_restore_snapshot(engine: Engine) -> None:
+    """What a nested transaction has recorded is brought back by it, after it was closed and not rolled back."""
+    with Session(engine) as session:
+        old, gone = Item(id=1, name="before"), Item(id=2, name="deleted inside")
+        session.add_all([old, gone])
+        session.flush()
+        outer = session.begin_nested()
+        inner = session.begin_nested()
+        new = Item(id=3, name="new inside")
+        session.add(new)
+        old.name = "changed inside"
+        session.delete(gone)
+        session.flush()
+        outer.rollback()
+        assert new in session
+        assert gone not in session
+        assert old.name == "changed inside"
+        _compat.restore_snapshot(inner)
+        assert new not in session
+        assert gone in session
+        assert old.name == "before"

@@ -6,16 +6,20 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from savepoints._model.levels import Level
+from savepoints._model.repairs import Repair
 from savepoints._model.states import State
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
 from savepoints._verbs import (
     atomic,
     current_transaction,
+    install,
+    installed,
     release,
     require_transaction,
     rollback_to,
     savepoint,
     transaction,
+    uninstall,
 )
 from savepoints.errors import (
     AlreadyInTransaction,
@@ -51,6 +55,7 @@ __all__ = [
     "NoTransaction",
     "NotSupported",
     "OutOfOrder",
+    "Repair",
     "Rollback",
     "Savepoint",
     "SavepointEnded",
@@ -69,12 +74,15 @@ __all__ = [
     "async_scoped_session",
     "atomic",
     "current_transaction",
+    "install",
+    "installed",
     "release",
     "require_transaction",
     "rollback_to",
     "savepoint",
     "scoped_session",
     "transaction",
+    "uninstall",
 ]
 
 _ASYNC = frozenset({"AsyncSavepoint", "AsyncSession", "AsyncTransaction", "async_scoped_session"})

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from savepoints import errors
 from savepoints._core import objects, refusals
 from savepoints._core.attach import Target, find, stack_for
+from savepoints._core.join import join, steer
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
-from savepoints._core.roots import begin_driver, join
+from savepoints._core.roots import begin_driver
 from savepoints._core.stack import Face, Stack, detach
 from savepoints._model.levels import End, Level, SavepointLevel, checked_name, printable
 from savepoints._model.states import Move, State
@@ -87,6 +88,7 @@ def named(target: Target, name: str) -> SavepointLevel:
     if stack is None:
         checked_name(name)
         raise refusals.unknown(name, ())
+    steer(stack)
     return named_in(stack, name)
 
 

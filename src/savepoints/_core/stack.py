@@ -19,6 +19,7 @@ from savepoints._core.objects import Touched
 from savepoints._core.options import Options
 from savepoints._databases import Aftermath
 from savepoints._model.levels import Cause, End, Ender, Level, SavepointLevel, TransactionLevel
+from savepoints._model.repairs import EVERY, Repair
 from savepoints._model.states import Move, State
 from savepoints._places import Ending, caller, label, worker
 
@@ -28,19 +29,20 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("savepoints")
 
-#: Under this name a stack is found: an execution option of each connection, a key of each session's ``info``.
+#: Under this name a stack is found: an attribute of each connection, a key of each session's ``info``.
 #: See Note [Where the stack lives].
 KEY = "savepoints"
 
 # Note [Where the stack lives]
 # It must go with the Connection or Session object, not with the driver connection (Connection.info), which outlives
-# both in the pool; and it must not keep an abandoned Connection alive. A custom execution option is SQLAlchemy's
-# public place for that: plain references, which the garbage collector can follow round.
+# both in the pool; and it must not keep an abandoned Connection alive. So it is an attribute of ours on the Connection:
+# plain references, which the garbage collector can follow round. An execution option would be as good, but for those
+# who read or hear of options, and for each statement, which would merge it into its own.
 
 
 def stack_of(connection: Connection) -> Stack | None:
     """The stack that a connection belongs to."""
-    stack: Stack | None = connection.get_execution_options().get(KEY)
+    stack: Stack | None = vars(connection).get(KEY)
     return stack
 
 
@@ -51,7 +53,7 @@ def detach(stack: Stack) -> None:
             del session.info[KEY]
     for connection in stack.root.connections:
         if stack_of(connection) is stack:
-            connection.execution_options(**{KEY: None})
+            del vars(connection)[KEY]
 
 
 _UNDER_WAY = (State.OPEN, State.FAILED, State.DOOMED)
@@ -72,6 +74,7 @@ class Stack:
         "answered",
         "begun",
         "capabilities",
+        "cut",
         "face",
         "first",
         "joined",
@@ -80,6 +83,8 @@ class Stack:
         "levels",
         "options",
         "owned",
+        "plain",
+        "repairs",
         "restore",
         "rolling",
         "root",
@@ -91,7 +96,9 @@ class Stack:
         "transaction",
         "turn",
         "undo",
+        "undone",
         "unsaved",
+        "unsent",
     )
 
     def __init__(
@@ -125,6 +132,11 @@ class Stack:
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
         self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
+        self.plain: plain.PlainCode | None = None  # where no verb of ours was used yet
+        self.repairs = EVERY  # what is repaired where plain calls end levels
+        self.unsent: set[int] = set()  # connections, by id, that a plain begin_nested() may not have reached yet
+        self.undone: SessionTransaction | None = None  # the last that SQLAlchemy has rolled back by itself
+        self.cut: list[SessionTransaction] = []  # nested ones that were closed and not restored, innermost first
 
     # -- finding
 
@@ -182,7 +194,7 @@ class Stack:
 
     def take(self, connection: Connection) -> None:
         """The connection belongs to this stack from now on."""
-        connection.execution_options(**{KEY: self})
+        vars(connection)[KEY] = self
         if connection not in self.root.connections:
             self.root.connections.append(connection)
 
@@ -298,7 +310,7 @@ class Stack:
             around.streams += level.streams
         level.mark = None
         del self.levels[index]
-        self.unsaved = self.unsaved or level.recorded is State.RELEASED
+        self.unsaved = self.unsaved or (level.recorded is State.RELEASED and self.plain is None)
 
     def __del__(self) -> None:
         """Say which block was never left: its object and its connection were thrown away."""
@@ -359,7 +371,7 @@ class Stack:
             raising: Whether a filter may turn the warning into an error here; in the middle of SQLAlchemy's own
                 clean-up it may not.
         """
-        if not self.unsaved or self.transaction.block:
+        if not self.unsaved or self.transaction.block or Repair.WARN not in self.repairs:
             return
         self.unsaved = False
         try:
