@@ -114,6 +114,23 @@ def test_begun_on(engine: Engine, mode: Any) -> None:
         assert begun is (connection.get_nested_transaction() if mode == "create_savepoint" else outer)
 
 
+def test_commits(engine: Engine) -> None:
+    """Whether the session's commit() sends COMMIT, or leaves that to whoever began."""
+    with Session(engine) as session:
+        connection = session.connection()
+        root = session.get_transaction()
+        assert root is not None
+        assert _compat.commits(root, connection)
+    with engine.connect() as connection:
+        connection.begin()
+        with Session(connection, join_transaction_mode="control_fully") as session:
+            assert _compat.commits(session.begin(), session.connection())
+    with engine.connect() as connection:
+        connection.begin()
+        with Session(connection, join_transaction_mode="rollback_only") as session:
+            assert not _compat.commits(session.begin(), session.connection())
+
+
 # Dialect._on_connect_isolation_level
 
 
@@ -270,3 +287,29 @@ def test_the_three_hooks_send_all_savepoint_statements(engine: Engine, face: str
         assert asked == [hooks[0], hooks[1], hooks[0], hooks[2]]
     else:  # a session's nested transaction begins on its connections when it is first used
         assert asked[-2:] == [hooks[0], hooks[2]]
+
+
+# SessionTransaction._restore_snapshot
+
+
+def test_restore_snapshot(engine: Engine) -> None:
+    """What a nested transaction has recorded is brought back by it, after it was closed and not rolled back."""
+    with Session(engine) as session:
+        old, gone = Item(id=1, name="before"), Item(id=2, name="deleted inside")
+        session.add_all([old, gone])
+        session.flush()
+        outer = session.begin_nested()
+        inner = session.begin_nested()
+        new = Item(id=3, name="new inside")
+        session.add(new)
+        old.name = "changed inside"
+        session.delete(gone)
+        session.flush()
+        outer.rollback()
+        assert new in session
+        assert gone not in session
+        assert old.name == "changed inside"
+        _compat.restore_snapshot(inner)
+        assert new not in session
+        assert gone in session
+        assert old.name == "before"

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 from savepoints._hook_verbs import before_commit, on_commit, on_rollback, on_unknown
 from savepoints._model.hooks import Hook
 from savepoints._model.levels import Level
+from savepoints._model.repairs import Repair
 from savepoints._model.states import State
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
 from savepoints._verbs import (
     atomic,
     current_transaction,
+    install,
+    installed,
     release,
     require_transaction,
     rollback_to,
     savepoint,
     transaction,
+    uninstall,
 )
 from savepoints.errors import (
     AlreadyInTransaction,
@@ -58,6 +62,7 @@ __all__ = [
     "NoTransaction",
     "NotSupported",
     "OutOfOrder",
+    "Repair",
     "Rollback",
     "Savepoint",
     "SavepointEnded",
@@ -77,6 +82,8 @@ __all__ = [
     "atomic",
     "before_commit",
     "current_transaction",
+    "install",
+    "installed",
     "on_commit",
     "on_rollback",
     "on_unknown",
@@ -86,6 +93,7 @@ __all__ = [
     "savepoint",
     "scoped_session",
     "transaction",
+    "uninstall",
 ]
 
 _ASYNC = frozenset({"AsyncSavepoint", "AsyncSession", "AsyncTransaction", "async_scoped_session"})

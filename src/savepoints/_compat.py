@@ -77,3 +77,11 @@ def forget(session: Session, state: InstanceState[Any]) -> None:
     SQLAlchemy's nested rollback puts one back there whose primary key was changed before.
     """
     session.identity_map.safe_discard(state)
+
+
+def restore_snapshot(nested: SessionTransaction) -> None:
+    """Restore what SQLAlchemy has recorded of objects inside a nested transaction.
+
+    It does so when that one is rolled back, and forgets it where one around it is.
+    """
+    nested._restore_snapshot(dirty_only=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from savepoints import _sync, errors
+from savepoints._core import install as installing
 from savepoints._core import moves
 from savepoints._core.ends import Suppress
 from savepoints._core.options import Options
 from savepoints._model.levels import checked_name
+from savepoints._model.repairs import Repair
 from savepoints._targets import SOURCES, TARGETS, AsyncTarget, SyncTarget, checked_target, is_async, unscoped
 
 if TYPE_CHECKING:
@@ -312,3 +314,63 @@ def current_transaction(target: Any) -> _sync.Transaction | aio.AsyncTransaction
     from savepoints import aio
 
     return aio.current(found)
+
+
+def _engine(source: Engine | AsyncEngine, verb: str) -> Engine:
+    engine = getattr(source, "sync_engine", source)
+    if not isinstance(engine, Engine):
+        raise errors.WrongArgument(
+            f"{verb} works on an engine, not on {errors.kind_of(source)}",
+            hint="give the Engine or AsyncEngine that the sessions and connections come from",
+        )
+    return engine
+
+
+def install(engine: Engine | AsyncEngine, *, without: Iterable[Repair | str] = ()) -> None:
+    """Give plain SQLAlchemy code on an engine what blocks of ours have, without a change to that code.
+
+    What it repairs is listed at `Repair`. It is also done by ``create_engine(url, plugins=["savepoints"])`` and by
+    ``?plugin=savepoints`` in the URL. Installing again says anew which repairs are wanted. Call it before the engine
+    is used.
+
+    Args:
+        engine: Engine or AsyncEngine; one made by ``execution_options()`` stands for the engine that it was made of.
+        without: The repairs to be left out, by name.
+
+    Raises:
+        WrongArgument: It is no engine, or there is no repair of such a name.
+    """
+    found = _engine(engine, "install")
+    repairs = installing.checked_repairs(without)
+    if not found.dialect.is_async:
+        installing.install(found, _sync.FACE, repairs)
+        return
+    from savepoints import aio
+
+    installing.install(found, aio.FACE, repairs)
+
+
+def uninstall(engine: Engine | AsyncEngine) -> None:
+    """Leave plain code on an engine alone again; does nothing where it is not installed.
+
+    Call it while no transaction is open on the engine. Blocks of ours keep what they need.
+
+    Args:
+        engine: Engine or AsyncEngine.
+
+    Raises:
+        WrongArgument: It is no engine.
+    """
+    installing.uninstall(_engine(engine, "uninstall"))
+
+
+def installed(engine: Engine | AsyncEngine) -> frozenset[Repair]:
+    """What is repaired in plain code on an engine; empty where nothing is installed.
+
+    Args:
+        engine: Engine or AsyncEngine.
+
+    Raises:
+        WrongArgument: It is no engine.
+    """
+    return installing.installed(_engine(engine, "installed"))

@@ -8,11 +8,12 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransactionOrigin
 
 from savepoints import _compat, errors
-from savepoints._core import refusals
+from savepoints._core import adopt, refusals
+from savepoints._core.join import join, steer
 from savepoints._core.options import Options
-from savepoints._core.roots import ConnectionRoot, SessionRoot, join, refuse_autocommit
+from savepoints._core.roots import ConnectionRoot, SessionRoot, refuse_autocommit
 from savepoints._core.sessions import watch_session
-from savepoints._core.stack import KEY, Face, Stack, detach, stack_of
+from savepoints._core.stack import KEY, Face, Stack, detach
 from savepoints._databases import capabilities
 from savepoints._model.levels import End
 from savepoints._model.states import Move
@@ -23,7 +24,7 @@ Target = Session | Connection
 
 def find(target: Target) -> Stack | None:
     """The stack that a target belongs to, if it has one."""
-    stack = target.info.get(KEY) if isinstance(target, Session) else stack_of(target)
+    stack = target.info.get(KEY) if isinstance(target, Session) else adopt.current(target)
     if stack is not None and stack.transaction.refresh is not None:
         stack.transaction.refresh()
     if stack is not None and stack.is_over:
@@ -41,6 +42,7 @@ def stack_for(target: Target, face: Face) -> Stack:
     stack = find(target)
     if stack is None:
         stack = _of_session(target, face) if isinstance(target, Session) else _of_connection(target, face)
+    steer(stack)
     return stack
 
 
@@ -58,7 +60,7 @@ def _of_connection(connection: Connection, face: Face) -> Stack:
 
 def _of_session(session: Session, face: Face) -> Stack:
     watch_session(session)
-    stack = stack_of(session.bind) if isinstance(session.bind, Connection) else None
+    stack = adopt.current(session.bind) if isinstance(session.bind, Connection) else None
     if stack is not None:  # the session joins a transaction of ours on its connection
         stack.sessions.append(session)
         session.info[KEY] = stack
@@ -144,6 +146,7 @@ def _begin_session(session: Session, face: Face, name: str | None, options: Opti
             hint="open the transaction before using the session, or leave the options out",
         )
     stack = find(session) or Stack(SessionRoot(session), face, row, name, options)
+    steer(stack)
     stack.transaction.managed = True
     stack.transaction.name = name or stack.transaction.name
     session.info[KEY] = stack

@@ -13,16 +13,24 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
-from savepoints._core import refusals
-from savepoints._core.stack import KEY, Stack, detach, stack_of
+from savepoints._core import adopt, refusals, unsaved
+from savepoints._core.driver import cover, note_touched, send_past, was_open
+from savepoints._core.stack import Stack, detach
+from savepoints._core.stack import stack_of as any_stack_of
 from savepoints._core.wire import answer_hooks
-from savepoints._databases import Aftermath
+from savepoints._databases import Aftermath, Capabilities, capabilities
 from savepoints._model.levels import Cause, End
+from savepoints._model.repairs import Repair
 from savepoints._model.states import Move, State
 from savepoints._places import caller, ending, process
 
 _engines: WeakSet[Engine] = WeakSet()
 _STREAM = "stream_results"
+
+
+def is_watched(engine: Engine) -> bool:
+    """Whether a verb of ours was used on the engine."""
+    return engine in _engines
 
 
 def watch_engine(engine: Engine) -> None:
@@ -32,11 +40,11 @@ def watch_engine(engine: Engine) -> None:
         return
     _engines.add(engine)
     answer_hooks(engine.dialect)
+    watch_errors(engine)
     # first of all listeners, so that others never see what was refused; retval saves SQLAlchemy's wrapper around it
     event.listen(engine, "before_cursor_execute", _before_cursor_execute, retval=True, insert=True)
     for name, listener in (
         ("after_execute", _after_execute),
-        ("handle_error", _handle_error),
         ("begin", _on_begin),
         ("commit", _on_commit),
         ("rollback", _on_rollback),
@@ -45,13 +53,29 @@ def watch_engine(engine: Engine) -> None:
         event.listen(engine, name, listener, insert=True)
 
 
+def watch_errors(engine: Engine) -> None:
+    """Hear of the driver's errors, once."""
+    event.listen(engine, "handle_error", handle_error, insert=True)
+
+
+def unwatch_errors(engine: Engine) -> None:
+    """Hear of them no more."""
+    event.remove(engine, "handle_error", handle_error)
+
+
+def stack_of(connection: Connection) -> Stack | None:
+    """The stack of a connection, if it is for the listeners here: those of plain code are watched by `driver`."""
+    stack = any_stack_of(connection)
+    return None if stack is None or stack.plain is not None else stack
+
+
 # -- statements
 
 
 def _before_cursor_execute(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: ExecutionContext, executemany: bool
 ) -> tuple[str, Any]:
-    stack: Stack | None = connection.get_execution_options().get(KEY)
+    stack = stack_of(connection)
     if stack is None:
         return statement, parameters
     if stack.turn.pid != process.pid:
@@ -61,7 +85,9 @@ def _before_cursor_execute(
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack)
     elif stack.levels and stack.sessions:
-        _note_touched(stack, context)
+        if stack.unsent:
+            cover(stack, connection)
+        note_touched(stack, context)
     return statement, parameters
 
 
@@ -80,22 +106,6 @@ def _guard(stack: Stack) -> None:
         raise refusals.refused(stack.top, "send SQL")
 
 
-def _note_touched(stack: Stack, context: Any) -> None:
-    """What a statement does to a session's objects without an event of theirs."""
-    lazy = _compat.lazy_loaded_from(context)
-    bulk = _compat.changes_in_bulk(context)
-    if not bulk and lazy is None:
-        return
-    for session in stack.sessions:
-        touched = stack.touched(session)
-        if touched is None:
-            continue
-        if bulk:
-            touched.heavy = True
-        if lazy is not None and lazy.session is session:
-            touched.read(lazy)
-
-
 def _after_execute(
     connection: Connection, statement: Any, many: Any, parameters: Any, options: Mapping[str, Any], result: Any
 ) -> None:
@@ -108,23 +118,26 @@ def _after_execute(
 # -- errors
 
 
-def _handle_error(context: ExceptionContext) -> None:
+def handle_error(context: ExceptionContext) -> None:
+    """Record what an error of the driver has left of the transaction. The error itself always passes as it is."""
     connection, error = context.connection, context.original_exception
-    if connection is None or isinstance(error, errors.SavepointsError):
+    if connection is None or isinstance(error, errors.SavepointsError) or connection.closed or connection.invalidated:
         return
-    stack = stack_of(connection)
-    if stack is None or connection.closed or connection.invalidated:
+    stack = adopt.current(connection) or _after_error_of_plain_code(connection, context)
+    if stack is None:
         return
     cause = context.sqlalchemy_exception or error
-    what = _told(stack, context)
+    what = _told(stack.capabilities, context)
     if stack.transaction.recorded is State.COMMITTING:
         _commit_failed(stack, connection, context, Cause(what, cause, caller()))
-        return
-    if context.statement is None and context.execution_context is None and not context.is_disconnect:
+    elif _ends_a_transaction(context):
         # a refused ROLLBACK: SQLAlchemy may take it for done, and the pool's next user would commit our rows
         connection.invalidate(error)
-        return
-    aftermath = _aftermath(stack, connection, context)
+    elif stack.plain is None or Repair.LOST in stack.repairs:
+        _record(stack, _aftermath(stack, connection, context), cause, what)
+
+
+def _record(stack: Stack, aftermath: Aftermath, cause: BaseException, what: str) -> None:
     if aftermath is Aftermath.LOST:
         stack.lose(cause, what)
     elif aftermath is Aftermath.FAILED:
@@ -132,13 +145,48 @@ def _handle_error(context: ExceptionContext) -> None:
         stack.fail(cause, what)
 
 
-def _told(stack: Stack, context: ExceptionContext) -> str:
+def _ends_a_transaction(context: ExceptionContext) -> bool:
+    """It came from BEGIN, COMMIT or ROLLBACK, which SQLAlchemy does not send as statements."""
+    return context.statement is None and context.execution_context is None and not context.is_disconnect
+
+
+def _after_error_of_plain_code(connection: Connection, context: ExceptionContext) -> Stack | None:
+    """A stack, where an error has left something to be remembered of a transaction that has none."""
+    found = adopt.installations.get(connection.dialect)
+    if found is None or context.is_disconnect:  # SQLAlchemy takes no statement itself until the rollback
+        return None
+    row, driver_connection = capabilities(connection.dialect), connection.connection.driver_connection
+    if _ends_a_transaction(context):
+        if Repair.COMMIT in found.repairs and row.standing(driver_connection) is not Aftermath.LOST:
+            _roll_back(connection, context.original_exception)
+        return None
+    if Repair.LOST not in found.repairs or not was_open(context.execution_context):
+        return None
+    if row.aftermath(driver_connection, context.original_exception) is Aftermath.OPEN:
+        return None
+    stack = adopt.of_connection(connection)
+    if stack is not None:
+        stack.begun[id(connection)] = driver_connection
+    return stack
+
+
+def _roll_back(connection: Connection, error: BaseException | None) -> None:
+    """End what a refused COMMIT has left open, which SQLAlchemy would hand to the pool's next user."""
+    try:
+        connection.dialect.do_rollback(connection.connection)
+    except Exception as second:
+        if error is not None:
+            error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
+        connection.invalidate(second)
+
+
+def _told(row: Capabilities, context: ExceptionContext) -> str:
     """Which statement failed, and how the database calls it."""
     if context.statement is not None:
         statement = repr(refusals.masked(context.statement))
     else:
         statement = "COMMIT" if context.execution_context is None else "reading a result"
-    row, error = stack.capabilities, context.original_exception
+    error = context.original_exception
     kind, code = row.kind(error), row.code(error)
     return f"{statement} failed ({kind}{'' if code is None else f' {code}'})"
 
@@ -156,13 +204,8 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
     if context.is_disconnect and cause.error is not None:
         stack.lose(cause.error, cause.what)
         return
-    try:
-        # a refused COMMIT leaves SQLite's transaction open, and SQLAlchemy would hand it to the pool's next user
-        connection.dialect.do_rollback(connection.connection)
-    except Exception as second:
-        if cause.error is not None:
-            cause.error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
-        connection.invalidate(second)
+    if Repair.COMMIT in stack.repairs:
+        _roll_back(connection, cause.error)
     stack.unsaved = False
     stack.transaction.move(
         Move.FAIL, End(f"rolled back: COMMIT was refused with {type(cause.error).__name__}", cause.where)
@@ -170,6 +213,8 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
     stack.transaction.cause = cause
     if stack.root.session is None:
         stack.end_above(stack.transaction, Move.OUTER_ROLLBACK, End("undone: COMMIT was refused", cause.where))
+        if stack.plain is not None:
+            detach(stack)
 
 
 # -- the outermost unit
@@ -228,7 +273,7 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
 def _undo_settings(stack: Stack, connection: Connection) -> None:
     """Take back what a read-only transaction set on the connection itself, before the pool has it again."""
     if stack.undo is not None and not connection.invalidated:
-        _send_past(connection, stack.undo)
+        send_past(connection.dialect, connection.connection, stack.undo)
         stack.undo = None
 
 
@@ -236,14 +281,7 @@ def _prepare_rollback(stack: Stack, connection: Connection) -> None:
     """See to it that the driver takes a rollback also where the database has ended the transaction."""
     row = stack.capabilities
     if row.begin is not None and row.rollback_refused(connection.connection.driver_connection):
-        _send_past(connection, row.begin)
-
-
-def _send_past(connection: Connection, statement: str) -> None:
-    """By the driver's cursor: SQLAlchemy takes no statement in the middle of its own commit or rollback."""
-    cursor = connection.connection.cursor()
-    connection.dialect.do_execute(cursor, statement, ())
-    cursor.close()
+        send_past(connection.dialect, connection.connection, row.begin)
 
 
 def _on_rollback(connection: Connection) -> None:
@@ -257,7 +295,7 @@ def _on_rollback(connection: Connection) -> None:
     if stack.root.session is not None and end.by_session:
         return  # its own events tell
     if end.closes:
-        stack.warn_uncommitted(end, raising=False)
+        unsaved.warn(stack, end, raising=False)
     stack.rolled_back(End(f"rolled back by {end}"))
 
 

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from savepoints import errors
 from savepoints._core import hooks, objects, refusals
 from savepoints._core.attach import Target, find, stack_for
+from savepoints._core.join import join, steer
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
-from savepoints._core.roots import begin_driver, join
+from savepoints._core.roots import begin_driver
 from savepoints._core.stack import Face, Stack, detach
 from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import End, Level, SavepointLevel, checked_name, printable
@@ -89,6 +90,7 @@ def named(target: Target, name: str) -> SavepointLevel:
     if stack is None:
         checked_name(name)
         raise refusals.unknown(name, ())
+    steer(stack)
     return named_in(stack, name)
 
 

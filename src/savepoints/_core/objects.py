@@ -111,7 +111,7 @@ class Touched:
 
 
 #: How many listeners of ours hang on each event of a session.
-_OURS = {"after_rollback": 0, "after_soft_rollback": 0, "after_commit": 1, "before_commit": 1}
+_OURS = {"after_rollback": 1, "after_soft_rollback": 0, "after_commit": 1, "before_commit": 1}
 
 
 def _has_listeners(session: Session) -> bool:

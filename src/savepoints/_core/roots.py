@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sqlalchemy.engine import Connection, NestedTransaction
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from savepoints import _compat
 from savepoints._core import refusals
-from savepoints._core.guards import watch_engine
-from savepoints._core.stack import Stack, stack_of
-from savepoints._databases import Aftermath, Capabilities, capabilities
+from savepoints._core.stack import Stack
+from savepoints._databases import Aftermath, Capabilities
 
 
 class Root(Protocol):
@@ -80,44 +79,22 @@ class SessionRoot:
             self._session.expire_all()
 
 
+def in_autocommit(connection: Connection, row: Capabilities) -> bool:
+    """Whether the connection, its engine or its driver commits each statement by itself."""
+    level = connection.get_execution_options().get("isolation_level")
+    if level is None:
+        level = _compat.isolation_level_on_connect(connection.dialect)
+    return level == "AUTOCOMMIT" or bool(row.driver_autocommit(connection.connection.driver_connection))
+
+
 def refuse_autocommit(connection: Connection, row: Capabilities) -> None:
     """A transaction is promised to be undone as a whole: not on a connection that commits each statement.
 
     Raises:
         NotSupported: The connection, its engine or its driver is in autocommit mode.
     """
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = _compat.isolation_level_on_connect(connection.dialect)
-    if level == "AUTOCOMMIT" or row.driver_autocommit(connection.connection.driver_connection):
+    if in_autocommit(connection, row):
         raise refusals.autocommit()
-
-
-def join(stack: Stack, connection: Connection) -> None:
-    """A connection becomes part of the transaction.
-
-    Raises:
-        NotSupported: It is in autocommit mode.
-    """
-    if stack_of(connection) is stack:
-        return
-    watch_engine(connection.engine)
-    refuse_autocommit(connection, stack.capabilities)
-    stack.take(connection)
-    _own(stack, connection)
-    if not stack.root.connections[1:]:
-        stack.capabilities = capabilities(connection.dialect)
-    if stack.transaction.managed or stack.levels or stack.joined:
-        begin_driver(stack, connection)
-
-
-def _own(stack: Stack, connection: Connection) -> None:
-    """A savepoint in which the session works on somebody's connection is its transaction, no level of ours."""
-    transaction = None if stack.root.session is None else stack.root.session.get_transaction()
-    if transaction is not None and connection in _compat.connections(transaction):
-        begun = _compat.begun_on(transaction, connection)
-        if isinstance(begun, NestedTransaction):
-            stack.owned.add(begun)
 
 
 def begin_driver(stack: Stack, connection: Connection) -> None:

@@ -1,11 +1,18 @@
 """Listeners on sessions and mapped classes: plain endings are noticed, touched objects are collected.
 
-Set once per session class (per session, where the class is SQLAlchemy's own ``Session``) and per mapped class.
+Set once per session class (per session, where the class is SQLAlchemy's own ``Session``) and per mapped class. Where
+an engine is installed, all sessions are watched: see Note [All sessions].
 """
+
+# Note [All sessions]
+# An engine does not know of the sessions that use it, and they tell nobody when they are made; `AsyncSession` makes
+# SQLAlchemy's own `Session`. So as long as an engine is installed, the listeners hang on `Session` itself. For sessions
+# on other engines they look into `Session.info`, find nothing, and return.
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -15,11 +22,12 @@ from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
 from savepoints import _compat, errors
-from savepoints._core import due, refusals
-from savepoints._core.objects import Touched, restore
-from savepoints._core.roots import join
+from savepoints._core import adopt, due, objects, plain, refusals, unsaved
+from savepoints._core.join import join
+from savepoints._core.marks import SessionMark
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._model.levels import Cause, End
+from savepoints._model.repairs import Repair
 from savepoints._model.states import Move, State
 from savepoints._places import caller, ending
 
@@ -31,7 +39,7 @@ _WATCHED = "savepoints_watched"
 def watch_session(session: Session) -> None:
     """Set the listeners of a session's class, once; of this session alone where the class is SQLAlchemy's own."""
     cls = type(session)
-    if cls is Session:
+    if cls is Session and cls not in _watched_classes:
         if _WATCHED not in session.info:
             session.info[_WATCHED] = True
             _listen(session)
@@ -42,20 +50,46 @@ def watch_session(session: Session) -> None:
         _watch_entity(entity)
 
 
+def watch_all_sessions() -> None:
+    """Set the listeners of every session, once."""
+    if Session not in _watched_classes:
+        _forget_classes()
+        _watched_classes.add(Session)
+        _listen(Session)
+
+
+def watch_sessions_used() -> None:
+    """Watch again only those on which verbs of ours are used."""
+    if Session in _watched_classes:
+        _forget_classes()
+
+
+def _forget_classes() -> None:
+    for cls in list(_watched_classes):
+        _watched_classes.discard(cls)
+        for name, listener in _listeners():
+            event.remove(cls, name, listener)
+
+
 def _listen(target: Session | type[Session]) -> None:
-    for name, listener in (
+    for name, listener in _listeners():
+        event.listen(target, name, listener, insert=True)
+
+
+def _listeners() -> tuple[tuple[str, Callable[..., None]], ...]:
+    return (
         ("after_transaction_create", _after_transaction_create),
         ("after_begin", _after_begin),
         ("after_transaction_end", _after_transaction_end),
         ("before_commit", _before_commit),
         ("after_commit", _after_commit),
+        ("after_rollback", _after_rollback),
         ("before_flush", _before_flush),
         ("after_flush", _after_flush),
         ("loaded_as_persistent", _loaded_as_persistent),
         ("detached_to_persistent", _detached_to_persistent),
         ("persistent_to_deleted", _persistent_to_deleted),
-    ):
-        event.listen(target, name, listener, insert=True)
+    )
 
 
 def _watch_entity(entity: type) -> None:
@@ -76,18 +110,23 @@ def stack_of(session: Session) -> Stack | None:
 
 def _after_transaction_create(session: Session, transaction: SessionTransaction) -> None:
     """A plain ``begin_nested()`` sends SAVEPOINT when it is first used, perhaps by somebody else: refused here."""
-    stack = stack_of(session)
-    if stack is None or not transaction.nested or stack.turn.taken:
+    if not transaction.nested:
+        return
+    stack = adopt.of_session(session)
+    if stack is None or stack.turn.taken:
         return
     try:
         stack.check_turn("begin_nested()")
     except errors.WrongTask:
         transaction.close()
         raise
+    stack.sync()
+    plain.push(stack, SessionMark(stack, session, transaction))
+    stack.unsent.update(map(id, stack.root.connections))
 
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    stack = stack_of(session)
+    stack = stack_of(session) or _begun_by_plain_code(session, transaction, connection)
     if stack is None:
         return
     if stack.transaction.block and not stack.transaction.is_alive:
@@ -104,6 +143,14 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
     mark = stack.mark_of(transaction)
     if mark is not None:
         mark.joined(connection)
+
+
+def _begun_by_plain_code(session: Session, transaction: SessionTransaction, connection: Connection) -> Stack | None:
+    """A session's transaction has reached a connection; where a nested one is to follow, it needs a stack."""
+    if transaction.nested or connection.dialect not in adopt.installations:
+        return None
+    adopt.belongs(connection, session)
+    return adopt.of_session(session) if session.in_nested_transaction() else None
 
 
 def _refuse_if_over(session: Session, stack: Stack) -> None:
@@ -128,13 +175,13 @@ def _before_commit(session: Session) -> None:
             stack.leaving = True
         return
     level = stack.level_of(nested)
-    if level is None:
+    if level is None or stack.plain is not None:
         return
-    plain = next((outer for outer in reversed(stack.levels) if not outer.mark.ours), None)
-    if plain is None or ending().verb.endswith("Session.commit"):
+    outermost = next((outer for outer in reversed(stack.levels) if not outer.mark.ours), None)
+    if outermost is None or ending().verb.endswith("Session.commit"):
         stack.refuse_commit("session.commit()")  # nobody commits a savepoint of ours by hand
         return
-    block = next((inner for inner in stack.levels[stack.index(plain) :] if inner.block), None)
+    block = next((inner for inner in stack.levels[stack.index(outermost) :] if inner.block), None)
     if block is not None:
         raise refusals.plain_call("a plain nested transaction was committed", block)
     stack.admit(stack.top, Move.RELEASE, "commit")
@@ -149,6 +196,16 @@ def _after_commit(session: Session) -> None:
         stack.answered = nested is None and stack.root.session is session
     else:
         stack.kept = nested or session.get_transaction()
+
+
+def _after_rollback(session: Session) -> None:
+    """SQLAlchemy has rolled back a level, and is about to restore the objects of this one alone."""
+    stack = stack_of(session)
+    if stack is not None and not stack.turn.taken:
+        stack.undone = session.get_nested_transaction()
+        for inner in stack.cut:
+            _compat.restore_snapshot(inner)
+        stack.cut.clear()
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
@@ -182,7 +239,12 @@ def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
         level.move(Move.FLUSH_FAIL)
         if level.recorded is State.UNDONE:
             level.cause = Cause("a flush failed and undid it", error, caller())
-    elif not parent.nested and stack.root.session is parent.session and stack.transaction.is_alive:
+    elif (
+        not parent.nested
+        and stack.root.session is parent.session
+        and stack.transaction.is_alive
+        and stack.plain is None
+    ):
         what = "a flush failed outside any savepoint, and SQLAlchemy rolled the transaction back"
         stack.lose(error, what, "session")
 
@@ -192,25 +254,31 @@ def _nested_ended(stack: Stack, transaction: SessionTransaction, kept: bool) -> 
     if level is None:
         return
     move, word = (Move.OUTER_RELEASE, "released") if kept else (Move.OUTER_ROLLBACK, "undone")
-    how = End(f"{word} by {ending()}")
+    how = End(word) if stack.plain is not None else End(f"{word} by {ending()}")
     stack.end_above(level, move, how)
-    if not kept:
-        restore(transaction.session, level.mark.touched)
+    if not kept and Repair.OBJECTS in stack.repairs:
+        objects.restore(transaction.session, level.mark.touched)
+        if stack.undone is not transaction:  # closed by what ends around it, of which alone SQLAlchemy restores objects
+            stack.cut.append(transaction)
     stack.end(level, move, how)
 
 
 def _root_ended(session: Session, stack: Stack, kept: bool) -> None:
     stack.leaving = False
+    if stack.plain is not None and stack.root.session is session and (kept or not stack.unsaved):
+        how = End("ended")
+        stack.committed(how) if kept else stack.rolled_back(how)
+        return
     end = ending()
     if stack.root.session is not session:
         stack.part_with(session, End(f"its session ended the transaction by {end}"))
     elif kept:
         stack.committed(End(f"committed by {end}"))
     else:
-        unsaved = end.closes and stack.unsaved
+        thrown_away = end.closes and stack.unsaved
         stack.rolled_back(End(f"rolled back by {end}"))
-        if unsaved:
-            stack.warn_uncommitted(end, raising=True)
+        if thrown_away:
+            unsaved.warn(stack, end, raising=True)
 
 
 # -- flush and statements
@@ -246,7 +314,7 @@ def _after_flush(session: Session, context: Any) -> None:
 # -- objects
 
 
-def _touched(session: Session) -> Touched | None:
+def _touched(session: Session) -> objects.Touched | None:
     stack = stack_of(session)
     return None if stack is None else stack.touched(session)
 

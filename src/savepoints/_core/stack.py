@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,28 +19,28 @@ from savepoints._core.options import Options
 from savepoints._databases import Aftermath
 from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import Cause, End, Ender, Level, SavepointLevel, TransactionLevel
+from savepoints._model.repairs import EVERY
 from savepoints._model.states import Move, State
-from savepoints._places import Ending, caller, label, worker
+from savepoints._places import caller, label, worker
 
 if TYPE_CHECKING:
     from savepoints._core.roots import Root
     from savepoints._databases import Capabilities
 
-_logger = logging.getLogger("savepoints")
-
-#: Under this name a stack is found: an execution option of each connection, a key of each session's ``info``.
+#: Under this name a stack is found: an attribute of each connection, a key of each session's ``info``.
 #: See Note [Where the stack lives].
 KEY = "savepoints"
 
 # Note [Where the stack lives]
 # It must go with the Connection or Session object, not with the driver connection (Connection.info), which outlives
-# both in the pool; and it must not keep an abandoned Connection alive. A custom execution option is SQLAlchemy's
-# public place for that: plain references, which the garbage collector can follow round.
+# both in the pool; and it must not keep an abandoned Connection alive. So it is an attribute of ours on the Connection:
+# plain references, which the garbage collector can follow round. An execution option would be as good, but for those
+# who read or hear of options, and for each statement, which would merge it into its own.
 
 
 def stack_of(connection: Connection) -> Stack | None:
     """The stack that a connection belongs to."""
-    stack: Stack | None = connection.get_execution_options().get(KEY)
+    stack: Stack | None = vars(connection).get(KEY)
     return stack
 
 
@@ -52,7 +51,7 @@ def detach(stack: Stack) -> None:
             del session.info[KEY]
     for connection in stack.root.connections:
         if stack_of(connection) is stack:
-            connection.execution_options(**{KEY: None})
+            del vars(connection)[KEY]
 
 
 _UNDER_WAY = (State.OPEN, State.FAILED, State.DOOMED)
@@ -73,6 +72,7 @@ class Stack:
         "answered",
         "begun",
         "capabilities",
+        "cut",
         "due",
         "face",
         "first",
@@ -83,6 +83,8 @@ class Stack:
         "levels",
         "options",
         "owned",
+        "plain",
+        "repairs",
         "restore",
         "rolling",
         "root",
@@ -95,7 +97,9 @@ class Stack:
         "transaction",
         "turn",
         "undo",
+        "undone",
         "unsaved",
+        "unsent",
     )
 
     def __init__(
@@ -132,6 +136,11 @@ class Stack:
         self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
         self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
+        self.plain: plain.PlainCode | None = None  # where no verb of ours was used yet
+        self.repairs = EVERY  # what is repaired where plain calls end levels
+        self.unsent: set[int] = set()  # connections, by id, that a plain begin_nested() may not have reached yet
+        self.undone: SessionTransaction | None = None  # the last that SQLAlchemy has rolled back by itself
+        self.cut: list[SessionTransaction] = []  # nested ones that were closed and not restored, innermost first
 
     # -- finding
 
@@ -184,7 +193,7 @@ class Stack:
 
     def take(self, connection: Connection) -> None:
         """The connection belongs to this stack from now on."""
-        connection.execution_options(**{KEY: self})
+        vars(connection)[KEY] = self
         if connection not in self.root.connections:
             self.root.connections.append(connection)
 
@@ -301,7 +310,7 @@ class Stack:
         level.mark = None
         del self.levels[index]
         self.top = self.levels[-1] if self.levels else self.transaction
-        self.unsaved = self.unsaved or level.recorded is State.RELEASED
+        self.unsaved = self.unsaved or (level.recorded is State.RELEASED and self.plain is None)
 
     def hook(self, level: Level, occasion: Occasion, function: Any, args: Any, kwargs: Any) -> Hook:
         """Give a hook to a level."""
@@ -359,29 +368,6 @@ class Stack:
         for level in (self.transaction, *reversed(self.levels)):
             if level.recorded in (State.FAILED, State.UNDONE, State.DOOMED, State.LOST):
                 raise refusals.refused(level, "commit")
-
-    def warn_uncommitted(self, end: Ending, *, raising: bool) -> None:
-        """Warn of a close that throws released work away.
-
-        Args:
-            end: The call that closed.
-            raising: Whether a filter may turn the warning into an error here; in the middle of SQLAlchemy's own
-                clean-up it may not.
-        """
-        if not self.unsaved or self.transaction.block:
-            return
-        self.unsaved = False
-        try:
-            warnings.warn_explicit(
-                f"{end} threw away work of released savepoints that was never committed; commit before it, "
-                "or use `atomic`, which commits what it began",
-                errors.UncommittedWork,
-                *end.place,
-            )
-        except errors.UncommittedWork as warning:
-            if raising:
-                raise
-            _logger.warning("%s", warning)
 
     def fail(self, error: BaseException | None, what: str) -> None:
         """The server refused a statement and takes only a rollback now."""

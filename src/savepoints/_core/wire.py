@@ -24,32 +24,40 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect
 
-from savepoints._core import plain
+from savepoints._core import adopt, plain
+from savepoints._core.dialects import Answers
 from savepoints._core.marks import send
-from savepoints._core.stack import stack_of
+from savepoints._core.roots import begin_driver
+from savepoints._core.stack import Stack, stack_of
 from savepoints._databases import Aftermath, Capabilities, capabilities
-from savepoints._model.levels import End
+from savepoints._databases.capabilities import Wire
+from savepoints._model.repairs import Repair
 from savepoints._model.states import Move, State
-from savepoints._places import ending
+
+_answers = Answers("wire")
 
 
 def answer_hooks(dialect: Dialect) -> None:
-    """Answer the three hooks of an engine's dialect, where we know how its database spells the statements."""
+    """Answer the hooks of an engine's dialect, once, where we know how its database spells the statements."""
     row = capabilities(dialect)
+    answers: dict[str, Any] = {}
     if row.begin is not None:
         # an option since SQLAlchemy 2.0.43: in its eyes a driver that leaves BEGIN to us commits each statement by
         # itself, and the ROLLBACK of our transaction would be left out
-        dialect.skip_autocommit_rollback = False
+        answers["skip_autocommit_rollback"] = False
     if row.rollback_left_out:
-        dialect.do_rollback = partial(_rollback, dialect, row, dialect.do_rollback)  # type: ignore[method-assign]
+        answers["do_rollback"] = partial(_rollback, dialect, row, dialect.do_rollback)
     wire = row.wire
     if wire is not None and wire.release is not None:
-        for hook, answer, statement in (
-            ("do_savepoint", _savepoint, wire.savepoint),
-            ("do_rollback_to_savepoint", _rollback_to, wire.rollback_to),
-            ("do_release_savepoint", _release, wire.release),
-        ):
-            setattr(dialect, hook, partial(answer, statement))
+        answers["do_savepoint"] = partial(_savepoint, wire)
+        answers["do_rollback_to_savepoint"] = partial(_rollback_to, wire)
+        answers["do_release_savepoint"] = partial(_release, wire)
+    _answers.set(dialect, answers)
+
+
+def leave_hooks(dialect: Dialect) -> None:
+    """Leave the hooks to the dialect again."""
+    _answers.leave(dialect)
 
 
 def _rollback(dialect: Dialect, row: Capabilities, rollback: Callable[[Any], None], dbapi_connection: Any) -> None:
@@ -59,32 +67,81 @@ def _rollback(dialect: Dialect, row: Capabilities, rollback: Callable[[Any], Non
         raise dialect.loaded_dbapi.InterfaceError("ROLLBACK was left out, and the transaction is still open")
 
 
-def _savepoint(statement: str, connection: Connection, name: str) -> None:
-    stack = stack_of(connection)
+def _send(stack: Stack | None, connection: Connection, statement: str, name: str) -> None:
+    """Send one of the three statements."""
+    if stack is None or Repair.STREAM in stack.repairs:
+        send(connection, statement.format(name))
+    else:
+        connection.exec_driver_sql(statement.format(name))
+
+
+def _savepoint(wire: Wire, connection: Connection, name: str) -> None:
+    stack = adopt.of_connection(connection)
     if stack is not None:
-        if not stack.turn.taken:
+        if stack.plain is not None:
+            if Repair.BEGIN in stack.repairs:
+                begin_driver(stack, connection)
+            stack.plain.sent(connection, name)
+        elif not stack.turn.taken:
             stack.check_turn("begin_nested()")
             stack.sync()
             stack.admit(stack.top, Move.SAVEPOINT, "begin_nested()")
         stack.sent[id(connection)] = name
-    send(connection, statement.format(name))
+    _send(stack, connection, wire.savepoint, name)
 
 
-def _rollback_to(statement: str, connection: Connection, name: str) -> None:
+def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
     stack = stack_of(connection)
-    if stack is not None and not stack.turn.taken:
-        plain.end(stack, connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
     if stack is None:
-        send(connection, statement.format(name))
-    elif stack.transaction.recorded is not State.LOST and not stack.settled:
-        with stack.letting_through():
-            send(connection, statement.format(name))
+        _send(stack, connection, wire.rollback_to, name)
+        found = adopt.installations.get(connection.dialect)
+        if found is not None and Repair.RELEASE in found.repairs:  # in autocommit mode
+            _send(stack, connection, str(wire.release), name)
+        return
+    if not stack.turn.taken:
+        plain.end(stack, connection, Move.OUTER_ROLLBACK, "undone")
+    if stack.transaction.recorded is State.LOST or stack.settled:
+        return
+    with stack.letting_through():
+        _send(stack, connection, wire.rollback_to, name)
+    if stack.plain is not None:
+        stack.plain.ended(connection, name)
+    if not stack.turn.taken and Repair.RELEASE in stack.repairs and not _is_ours(stack, connection, name):
+        _send(stack, connection, str(wire.release), name)
 
 
-def _release(statement: str, connection: Connection, name: str) -> None:
+def _is_ours(stack: Stack, connection: Connection, name: str) -> bool:
+    """Whether a savepoint belongs to a level of ours, which releases it by itself."""
+    return any(level.mark.ours and (connection, name) in getattr(level.mark, "names", ()) for level in stack.levels)
+
+
+def _release(wire: Wire, connection: Connection, name: str) -> None:
     stack = stack_of(connection)
+    if stack is not None and stack.plain is not None:
+        plain.end(stack, connection, Move.OUTER_RELEASE, "released")
+        _release_or_undo(wire, stack, connection, name)
+        stack.unsaved = (stack.plain.ended(connection, name) and stack.plain.wrote) or stack.unsaved
+        return
     if stack is not None and not stack.turn.taken:
         stack.sync()
         stack.admit(stack.top, Move.RELEASE, "release a savepoint")
-        plain.end(stack, connection, Move.OUTER_RELEASE, End(f"released by {ending()}"))
-    send(connection, statement.format(name))
+        plain.end(stack, connection, Move.OUTER_RELEASE, "released")
+    _send(stack, connection, str(wire.release), name)
+
+
+def _release_or_undo(wire: Wire, stack: Stack, connection: Connection, name: str) -> None:
+    """RELEASE, in plain code; where it is refused after a failure inside, that is undone, and what is around kept.
+
+    SQLAlchemy takes a savepoint whose RELEASE was refused for ended, and sends no ROLLBACK TO.
+    """
+    first = stack.stuck
+    try:
+        _send(stack, connection, str(wire.release), name)
+    except Exception as error:
+        if first is not None and not connection.invalidated:
+            error.add_note(f"what failed first: {first.what} at {first.where}")
+            if Repair.RELEASE in stack.repairs:
+                with stack.letting_through():
+                    _send(stack, connection, wire.rollback_to, name)
+                _send(stack, connection, str(wire.release), name)
+        raise

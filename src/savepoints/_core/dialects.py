@@ -1,0 +1,38 @@
+"""Methods and options of a dialect that we answer, and how they are given back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.engine import Dialect
+
+_ABSENT = object()
+
+
+class Answers:
+    """What is set on dialects as attributes of their own, over those of their class.
+
+    What was there before is kept on the dialect itself, so that it keeps no dialect alive.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._key = f"savepoints_{name}"
+
+    def set(self, dialect: Dialect, answers: Mapping[str, Any]) -> None:
+        """Set them, once."""
+        own = vars(dialect)
+        if self._key not in own:
+            own[self._key] = {name: (own.get(name, _ABSENT), answer) for name, answer in answers.items()}
+            own.update(answers)
+
+    def leave(self, dialect: Dialect) -> None:
+        """Give them back; what somebody else has put over them since stays, and ours inside it does nothing."""
+        own = vars(dialect)
+        for name, (before, answer) in own.pop(self._key, {}).items():
+            if own.get(name) is not answer:
+                continue
+            if before is _ABSENT:
+                del own[name]
+            else:
+                own[name] = before

@@ -1,0 +1,185 @@
+"""What plain code sends on an installed engine, seen where SQLAlchemy hands over to the driver.
+
+See Note [Without events].
+"""
+
+# Note [Without events]
+# A single listener for statements or transactions on an engine makes each of its statements a third slower (measured
+# on SQLite in memory, where a statement costs least), for SQLAlchemy then prepares what it would tell to all of them.
+# Plain code on an installed engine is to cost next to nothing, so it is watched through methods of the dialect, which
+# are documented, and called anyway. Their errors reach the caller by the same way as those of the driver. Where verbs
+# of ours are used, the listeners of `guards` are set besides; each stack is watched by one of the two.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import IllegalStateChangeError
+
+from savepoints import _compat
+from savepoints._core import adopt, refusals, unsaved
+from savepoints._core.dialects import Answers
+from savepoints._core.plain import PlainCode
+from savepoints._core.stack import Stack, stack_of
+from savepoints._databases import Aftermath, Capabilities, capabilities
+from savepoints._model.levels import End
+from savepoints._model.repairs import Repair
+from savepoints._model.states import Move, State
+from savepoints._places import caller, ending
+
+_answers = Answers("driver")
+
+
+def answer_driver(dialect: Dialect) -> None:
+    """See all that goes to the driver."""
+    row = capabilities(dialect)
+    answers: dict[str, Callable[..., None]] = {
+        "do_execute": _execute,
+        "do_executemany": _execute,
+        "do_execute_no_params": _execute_no_params,
+        "do_commit": _commit,
+        "do_rollback": _rollback,
+    }
+    _answers.set(dialect, {name: partial(hook, row, dialect, getattr(dialect, name)) for name, hook in answers.items()})
+
+
+def leave_driver(dialect: Dialect) -> None:
+    """See no more."""
+    _answers.leave(dialect)
+
+
+# -- statements
+
+
+def _execute(
+    row: Capabilities,
+    dialect: Dialect,
+    proceed: Callable[..., None],
+    cursor: Any,
+    statement: str,
+    parameters: Any,
+    context: Any = None,
+) -> None:
+    if context is not None:
+        _before(row, statement, context)
+    proceed(cursor, statement, parameters, context)
+
+
+def _execute_no_params(
+    row: Capabilities, dialect: Dialect, proceed: Callable[..., None], cursor: Any, statement: str, context: Any = None
+) -> None:
+    if context is not None:
+        _before(row, statement, context)
+    proceed(cursor, statement, context)
+
+
+def _before(row: Capabilities, statement: str, context: Any) -> None:
+    connection: Connection = context.root_connection
+    stack = stack_of(connection)
+    if stack is not None and stack.plain is not None:
+        stack = adopt.current(connection)
+        if stack is not None and stack.plain is not None:
+            _before_in_stack(stack, stack.plain, connection, statement, context)
+    if stack is None:
+        # an implicit commit by DDL is to be refused here, too, where a database has it
+        context.savepoints_open = row.standing(connection.connection.driver_connection) is not Aftermath.LOST
+
+
+def was_open(context: Any) -> bool:
+    """Whether a transaction was open on the driver's connection before the statement of an execution context."""
+    return getattr(context, "savepoints_open", False)
+
+
+def _before_in_stack(stack: Stack, code: PlainCode, connection: Connection, statement: str, context: Any) -> None:
+    stack.turn.check_process("send SQL")
+    if stack.transaction.recorded is State.LOST:
+        raise refusals.refused(stack.transaction, "send SQL")
+    if stack.capabilities.begin is not None and id(connection) not in stack.begun:
+        driver_connection = connection.connection.driver_connection
+        if stack.capabilities.standing(driver_connection) is Aftermath.OPEN:
+            stack.begun[id(connection)] = driver_connection
+    if stack.unsent:
+        cover(stack, connection)
+    if stack.levels:
+        note_touched(stack, context)
+    code.wrote = code.wrote or not statement[:40].lstrip().upper().startswith(_READING)
+
+
+#: Statements that change nothing which a COMMIT would store.
+_READING = ("SELECT", "SHOW", "SET", "PRAGMA", "EXPLAIN", "BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")
+
+
+def cover(stack: Stack, connection: Connection) -> None:
+    """Send the SAVEPOINT of a plain ``Session.begin_nested()`` before a statement that goes past the session.
+
+    SQLAlchemy would wait for the first use by the session itself, and the statement would not be undone with it.
+    """
+    if id(connection) not in stack.unsent:
+        return
+    for session in stack.sessions:
+        nested = session.get_nested_transaction()
+        if nested is None or connection in _compat.connections(nested):
+            stack.unsent.discard(id(connection))
+        elif nested.is_active and Repair.COVER in stack.repairs:
+            with suppress(IllegalStateChangeError):  # the session is just about to end it
+                session.connection(bind_arguments={"bind": connection.engine})
+
+
+def note_touched(stack: Stack, context: Any) -> None:
+    """What a statement does to a session's objects without an event of theirs."""
+    lazy = _compat.lazy_loaded_from(context)
+    bulk = _compat.changes_in_bulk(context)
+    if not bulk and lazy is None:
+        return
+    for session in stack.sessions:
+        touched = stack.touched(session)
+        if touched is None:
+            continue
+        if bulk:
+            touched.heavy = True
+        if lazy is not None and lazy.session is session:
+            touched.read(lazy)
+
+
+# -- the end
+
+
+def _commit(row: Capabilities, dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: Any) -> None:
+    stack = adopt.taken_from(dbapi_connection)
+    if stack is None:
+        proceed(dbapi_connection)
+        return
+    transaction = stack.transaction
+    if transaction.recorded in (State.FAILED, State.LOST):
+        # SQLAlchemy would send no ROLLBACK after an error from here
+        error = refusals.refused(transaction, "commit")
+        dialect.do_rollback(dbapi_connection)
+        stack.rolled_back(End("rolled back: COMMIT was refused", caller()))
+        raise error
+    if transaction.recorded is State.OPEN:
+        transaction.move(Move.COMMIT)
+    proceed(dbapi_connection)
+    if stack.root.session is None:
+        stack.committed(End("committed"))
+
+
+def _rollback(row: Capabilities, dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: Any) -> None:
+    if row.begin is not None and row.rollback_refused(dbapi_connection.driver_connection):
+        send_past(dialect, dbapi_connection, row.begin)
+    stack = adopt.taken_from(dbapi_connection)
+    proceed(dbapi_connection)
+    if stack is not None and stack.root.session is None:
+        if stack.unsaved and (end := ending()).closes:
+            unsaved.warn(stack, end, raising=False)
+        stack.rolled_back(End("rolled back"))
+
+
+def send_past(dialect: Dialect, dbapi_connection: Any, statement: str) -> None:
+    """By the driver's cursor: SQLAlchemy takes no statement in the middle of its own commit or rollback."""
+    cursor = dbapi_connection.cursor()
+    dialect.do_execute(cursor, statement, ())
+    cursor.close()
