@@ -1,4 +1,4 @@
-"""`python -m bench blocks|failed|objects|all [--quick] [--write docs/benchmarks.md]`."""
+"""`python -m bench blocks|failed|objects|installed|all [--quick] [--write docs/benchmarks.md]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import blocks, blocks_async, failed, objects
+from bench import blocks, blocks_async, failed, installed, objects
 from bench.blocks import Case, Line
 from bench.measure import Size
 from bench.places import Embedded, Place, Server
@@ -32,10 +32,11 @@ class Sizes(NamedTuple):
     failed: int
     objects: Size
     loaded: int
+    installed: Size
 
 
-FULL = Sizes(blocks=Size(15, 40), failed=100_000, objects=Size(5, 15), loaded=100_000)
-QUICK = Sizes(blocks=Size(2, 2), failed=200, objects=Size(2, 2), loaded=1_000)
+FULL = Sizes(blocks=Size(15, 40), failed=100_000, objects=Size(5, 15), loaded=100_000, installed=Size(60, 60))
+QUICK = Sizes(blocks=Size(2, 2), failed=200, objects=Size(2, 2), loaded=1_000, installed=Size(2, 2))
 
 
 class Result:
@@ -220,6 +221,28 @@ def run_objects(sizes: Sizes, result: Result) -> None:
             )
 
 
+# -- installed
+
+
+def run_installed(places: list[Place], sizes: Sizes, result: Result) -> None:
+    """Plain code with the line and without it."""
+    for place in places:
+        found = list(installed.measured(place, sizes.installed))
+        header = ["", "", "without, CPU us", "with the line, CPU us", "times"]
+        rows = [[f.style, f.what, f"{f.without:.1f}", f"{f.installed:.1f}", f"{f.ratio:.2f}"] for f in found]
+        result.add(Table(f"{place.name}: plain code with `install` and without it", header, rows, INSTALLED))
+        for one in found:
+            if one.most is not None:
+                what = f"{place.name}, installed, {one.style}: {one.what}, at most {one.most} times the CPU"
+                result.goals.append(Goal(what, f"{one.ratio:.2f}", one.ratio <= one.most))
+
+
+INSTALLED = (
+    "A block that is rolled back sends one statement more with the line, its RELEASE. On a server CPU is that of the "
+    "client."
+)
+
+
 # -- all
 
 
@@ -265,7 +288,7 @@ def write(path: Path, command: str, result: Result) -> None:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Round trips counted, CPU compared.")
-    parser.add_argument("what", choices=["blocks", "failed", "objects", "all"])
+    parser.add_argument("what", choices=["blocks", "failed", "objects", "installed", "all"])
     parser.add_argument("--quick", action="store_true", help="tiny counts: shows that it runs; the times mean nothing")
     parser.add_argument("--on", choices=["embedded", "server", "both"], default="both", help="the databases")
     parser.add_argument("--write", type=Path, metavar="FILE", help="fill this Markdown page below its marker")
@@ -277,6 +300,8 @@ def main(arguments: list[str]) -> None:
             run_blocks(places, sizes, result)
         if asked.what in ("failed", "all"):
             run_failed(places, sizes, result)
+        if asked.what in ("installed", "all"):
+            run_installed(places, sizes, result)
     if asked.what in ("objects", "all"):
         run_objects(sizes, result)
     show(goals_table(result.goals))

@@ -101,7 +101,7 @@ def of_session(session: Session) -> Stack | None:
 
 
 def _filled(stack: Stack, found: Installation, connections: list[Connection]) -> Stack:
-    stack.plain = PlainCode()
+    stack.plain = PlainCode(is_late=stack.capabilities.begin is not None)
     stack.repairs = found.repairs
     for connection in connections:
         take(stack, stack.plain, connection)

@@ -23,8 +23,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 from savepoints import _compat
 from savepoints._core import adopt, refusals, unsaved
 from savepoints._core.dialects import Answers
-from savepoints._core.plain import PlainCode
-from savepoints._core.stack import Stack, stack_of
+from savepoints._core.stack import KEY, Stack, detach
 from savepoints._databases import Aftermath, Capabilities, capabilities
 from savepoints._model.levels import End
 from savepoints._model.repairs import Repair
@@ -38,13 +37,13 @@ def answer_driver(dialect: Dialect) -> None:
     """See all that goes to the driver."""
     row = capabilities(dialect)
     answers: dict[str, Callable[..., None]] = {
-        "do_execute": _execute,
-        "do_executemany": _execute,
-        "do_execute_no_params": _execute_no_params,
-        "do_commit": _commit,
-        "do_rollback": _rollback,
+        "do_execute": _seen(row, dialect.do_execute),
+        "do_executemany": _seen(row, dialect.do_executemany),
+        "do_execute_no_params": _seen_alone(row, dialect.do_execute_no_params),
+        "do_commit": partial(_commit, dialect, dialect.do_commit),
+        "do_rollback": partial(_rollback, row, dialect, dialect.do_rollback),
     }
-    _answers.set(dialect, {name: partial(hook, row, dialect, getattr(dialect, name)) for name, hook in answers.items()})
+    _answers.set(dialect, answers)
 
 
 def leave_driver(dialect: Dialect) -> None:
@@ -54,39 +53,34 @@ def leave_driver(dialect: Dialect) -> None:
 
 # -- statements
 
-
-def _execute(
-    row: Capabilities,
-    dialect: Dialect,
-    proceed: Callable[..., None],
-    cursor: Any,
-    statement: str,
-    parameters: Any,
-    context: Any = None,
-) -> None:
-    if context is not None:
-        _before(row, statement, context)
-    proceed(cursor, statement, parameters, context)
+_LOST, _DROPPED = Aftermath.LOST, State.LOST  # a member of an enumeration is looked up slowly
 
 
-def _execute_no_params(
-    row: Capabilities, dialect: Dialect, proceed: Callable[..., None], cursor: Any, statement: str, context: Any = None
-) -> None:
-    if context is not None:
-        _before(row, statement, context)
-    proceed(cursor, statement, context)
+def _seen(row: Capabilities, proceed: Callable[..., None]) -> Callable[..., None]:
+    """The method that sends a statement; what it costs is the cost of all statements."""
+    standing = row.standing
+
+    def send(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        if context is not None:
+            connection = context.root_connection
+            if KEY in connection.__dict__ and _in_stack(connection, statement, context):
+                proceed(cursor, statement, parameters, context)
+                return
+            # an implicit commit by DDL is to be refused here as well, where a database has it
+            context.savepoints_open = standing(connection.connection.driver_connection) is not _LOST
+        proceed(cursor, statement, parameters, context)
+
+    return send
 
 
-def _before(row: Capabilities, statement: str, context: Any) -> None:
-    connection: Connection = context.root_connection
-    stack = stack_of(connection)
-    if stack is not None and stack.plain is not None:
-        stack = adopt.current(connection)
-        if stack is not None and stack.plain is not None:
-            _before_in_stack(stack, stack.plain, connection, statement, context)
-    if stack is None:
-        # an implicit commit by DDL is to be refused here, too, where a database has it
-        context.savepoints_open = row.standing(connection.connection.driver_connection) is not Aftermath.LOST
+def _seen_alone(row: Capabilities, proceed: Callable[..., None]) -> Callable[..., None]:
+    """The same for a driver's call without parameters."""
+
+    def send(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        proceed(cursor, statement, context)
+
+    seen = _seen(row, send)
+    return lambda cursor, statement, context=None: seen(cursor, statement, None, context)
 
 
 def was_open(context: Any) -> bool:
@@ -94,19 +88,35 @@ def was_open(context: Any) -> bool:
     return getattr(context, "savepoints_open", False)
 
 
-def _before_in_stack(stack: Stack, code: PlainCode, connection: Connection, statement: str, context: Any) -> None:
+def _in_stack(connection: Connection, statement: str, context: Any) -> bool:
+    """Whether the transaction has a stack; one of plain code is told of the statement."""
+    stack: Stack = connection.__dict__[KEY]
+    code = stack.plain
+    if code is None:
+        return True
+    key = id(connection)
+    if code.begun_by.get(key) is not connection.get_transaction():
+        detach(stack)
+        return False
     stack.turn.check_process("send SQL")
-    if stack.transaction.recorded is State.LOST:
+    if stack.transaction.recorded is _DROPPED:
         raise refusals.refused(stack.transaction, "send SQL")
-    if stack.capabilities.begin is not None and id(connection) not in stack.begun:
-        driver_connection = connection.connection.driver_connection
-        if stack.capabilities.standing(driver_connection) is Aftermath.OPEN:
-            stack.begun[id(connection)] = driver_connection
+    if code.is_late and key not in stack.begun:
+        _note_begin(stack, connection, key)
     if stack.unsent:
         cover(stack, connection)
     if stack.levels:
         note_touched(stack, context)
-    code.wrote = code.wrote or not statement[:40].lstrip().upper().startswith(_READING)
+    if not code.wrote:
+        code.wrote = not statement[:40].lstrip().upper().startswith(_READING)
+    return True
+
+
+def _note_begin(stack: Stack, connection: Connection, key: int) -> None:
+    """Where the driver waits for a write before it begins, it has begun by now or it has not."""
+    driver_connection = connection.connection.driver_connection
+    if stack.capabilities.standing(driver_connection) is Aftermath.OPEN:
+        stack.begun[key] = driver_connection
 
 
 #: Statements that change nothing which a COMMIT would store.
@@ -148,7 +158,7 @@ def note_touched(stack: Stack, context: Any) -> None:
 # -- the end
 
 
-def _commit(row: Capabilities, dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: Any) -> None:
+def _commit(dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: Any) -> None:
     stack = adopt.taken_from(dbapi_connection)
     if stack is None:
         proceed(dbapi_connection)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class PlainCode:
     """What is known of a transaction in which no verb of ours was used yet: see Note [Stacks of plain code]."""
 
-    __slots__ = ("_names", "begun_by", "wrote")
+    __slots__ = ("_names", "begun_by", "is_late", "wrote")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_late: bool) -> None:
+        self.is_late = is_late  # the driver may begin later than SQLAlchemy
         self.begun_by: dict[int, Transaction | None] = {}  # the root transaction on each connection, by its id
         self.wrote = False  # a statement may have changed something
         self._names: dict[int, list[str]] = {}  # the open savepoints on each connection, innermost last

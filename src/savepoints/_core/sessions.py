@@ -137,6 +137,7 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
     if not transaction.nested:
         join(stack, connection)
         return
+    stack.unsent.discard(id(connection))
     nested = connection.get_nested_transaction()
     if nested is not None:
         stack.owned.add(nested)

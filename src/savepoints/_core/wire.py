@@ -27,6 +27,7 @@ from sqlalchemy.engine import Connection, Dialect
 from savepoints._core import adopt, plain
 from savepoints._core.dialects import Answers
 from savepoints._core.marks import send
+from savepoints._core.plain import PlainCode
 from savepoints._core.roots import begin_driver
 from savepoints._core.stack import Stack, stack_of
 from savepoints._databases import Aftermath, Capabilities, capabilities
@@ -102,11 +103,21 @@ def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
         plain.end(stack, connection, Move.OUTER_ROLLBACK, "undone")
     if stack.transaction.recorded is State.LOST or stack.settled:
         return
+    if stack.plain is not None:
+        _undo(wire, stack, stack.plain, connection, name)
+        return
     with stack.letting_through():
         _send(stack, connection, wire.rollback_to, name)
-    if stack.plain is not None:
-        stack.plain.ended(connection, name)
-    if not stack.turn.taken and Repair.RELEASE in stack.repairs and not _is_ours(stack, connection, name):
+    if not stack.turn.taken and not _is_ours(stack, connection, name):
+        _send(stack, connection, str(wire.release), name)
+
+
+def _undo(wire: Wire, stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:
+    _send(stack, connection, wire.rollback_to, name)
+    code.ended(connection, name)
+    if stack.stuck is not None:
+        stack.heal()
+    if Repair.RELEASE in stack.repairs:
         _send(stack, connection, str(wire.release), name)
 
 
@@ -119,7 +130,7 @@ def _release(wire: Wire, connection: Connection, name: str) -> None:
     stack = stack_of(connection)
     if stack is not None and stack.plain is not None:
         plain.end(stack, connection, Move.OUTER_RELEASE, "released")
-        _release_or_undo(wire, stack, connection, name)
+        _release_or_undo(wire, stack, stack.plain, connection, name)
         stack.unsaved = (stack.plain.ended(connection, name) and stack.plain.wrote) or stack.unsaved
         return
     if stack is not None and not stack.turn.taken:
@@ -129,7 +140,7 @@ def _release(wire: Wire, connection: Connection, name: str) -> None:
     _send(stack, connection, str(wire.release), name)
 
 
-def _release_or_undo(wire: Wire, stack: Stack, connection: Connection, name: str) -> None:
+def _release_or_undo(wire: Wire, stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:
     """RELEASE, in plain code; where it is refused after a failure inside, that is undone, and what is around kept.
 
     SQLAlchemy takes a savepoint whose RELEASE was refused for ended, and sends no ROLLBACK TO.
@@ -141,7 +152,5 @@ def _release_or_undo(wire: Wire, stack: Stack, connection: Connection, name: str
         if first is not None and not connection.invalidated:
             error.add_note(f"what failed first: {first.what} at {first.where}")
             if Repair.RELEASE in stack.repairs:
-                with stack.letting_through():
-                    _send(stack, connection, wire.rollback_to, name)
-                _send(stack, connection, str(wire.release), name)
+                _undo(wire, stack, code, connection, name)
         raise

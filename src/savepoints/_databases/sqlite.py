@@ -21,9 +21,12 @@ _PRIMARY = {
 }
 
 
+_OPEN, _LOST = Aftermath.OPEN, Aftermath.LOST  # members of an enumeration are looked up slowly
+
+
 def standing(driver_connection: Any) -> Aftermath:
     """What the library itself says: both drivers ask ``sqlite3_get_autocommit``. There is nothing in between."""
-    return Aftermath.OPEN if driver_connection.in_transaction else Aftermath.LOST
+    return _OPEN if driver_connection.in_transaction else _LOST
 
 
 def aftermath(driver_connection: Any, error: BaseException) -> Aftermath:

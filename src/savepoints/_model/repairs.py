@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 
 class Repair(StrEnum):
@@ -28,6 +29,9 @@ class Repair(StrEnum):
     LOST = "lost"
     STREAM = "stream"
     WARN = "warn"
+
+    if not TYPE_CHECKING:
+        __hash__ = str.__hash__  # Enum's own hash is a Python call on each look-up
 
 
 EVERY = frozenset(Repair)
