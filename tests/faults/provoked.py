@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -103,10 +104,8 @@ async def in_failed_state(world: World) -> None:
 
 def _in_failed_state(connection: Any) -> None:
     driver = connection.connection.cursor()
-    try:
+    with suppress(Exception):
         driver.execute("SELECT no_such_column")
-    except Exception:
-        pass
     driver.execute("SELECT 1")
 
 
