@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-from savepoints._databases import ROWS, Capabilities, cautious
+from savepoints._databases import ROWS, cautious
+from savepoints._databases.capabilities import Capabilities, Rule
 from savepoints._model import states
 from savepoints._model.states import Cell, Move, State
 from tools.pages import FENCES, ROOT, blocks, run, without_places
@@ -83,10 +85,25 @@ def databases() -> str:
     return text + "\n\n" + "\n".join(f"- {note}" for note in sorted(notes))
 
 
+# Errors
+
+
+def error_table(database: str) -> str:
+    """One line for each line of a database's table, which its drivers share."""
+    row = next(row for row in ROWS.values() if row.database == database)
+    lines = ([f"`{code}`", rule.kind.value, _retry(rule)] for code, rule in sorted(row.errors.items()))
+    return table(["code, or its beginning", "kind", "a retry goes back to"], lines)
+
+
+def _retry(rule: Rule) -> str:
+    return f"{rule.retry_from.value}, but first {rule.first}" if rule.first else rule.retry_from.value
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "transaction": lambda: moves(states.TRANSACTION),
     "savepoint": lambda: moves(states.SAVEPOINT),
     "databases": databases,
+    **{f"errors of {name}": partial(error_table, name) for name in TITLES},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from savepoints._databases import Classification, Kind, RetryFrom, classify, is_retryable
 from savepoints._hook_verbs import before_commit, on_commit, on_rollback, on_unknown
 from savepoints._model.hooks import Hook
 from savepoints._model.levels import Level
@@ -54,15 +55,18 @@ __all__ = [
     "AsyncSession",
     "AsyncTransaction",
     "BadName",
+    "Classification",
     "CommitOutcomeUnknown",
     "Hook",
     "HookErrors",
+    "Kind",
     "Level",
     "NestedRetry",
     "NoTransaction",
     "NotSupported",
     "OutOfOrder",
     "Repair",
+    "RetryFrom",
     "Rollback",
     "Savepoint",
     "SavepointEnded",
@@ -81,9 +85,11 @@ __all__ = [
     "async_scoped_session",
     "atomic",
     "before_commit",
+    "classify",
     "current_transaction",
     "install",
     "installed",
+    "is_retryable",
     "on_commit",
     "on_rollback",
     "on_unknown",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from tests.faults.rivals import Rival, two_rows
 from tests.harness.world import World
 
 
@@ -38,3 +39,11 @@ async def drivers_at_rest(world: World) -> AsyncIterator[None]:
             await asyncio.sleep(0.01)
     gc.collect()
     loop.set_exception_handler(handler)
+
+
+@pytest.fixture
+def rival(world: World) -> Iterator[Rival]:
+    two_rows(world)
+    rival = Rival(world)
+    yield rival
+    rival.close()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,55 +10,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from savepoints import TransactionFailed
 from tests.behaviours.steps import fails
+from tests.faults.rivals import OURS, THEIRS, A, B, Rival, two_rows
 from tests.harness.world import Target, World
-
-A = text("UPDATE item SET name = name || :by WHERE id = 1")
-B = text("UPDATE item SET name = name || :by WHERE id = 2")
-OURS, THEIRS = {"by": "+ours"}, {"by": "+theirs"}
-
-
-def two_rows(world: World) -> None:
-    with world.aside.begin() as aside:
-        aside.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b')"))
-
-
-class Rival:
-    """Another connection: it holds B and waits for A, which we hold. If we ask for B then, the ring is closed.
-
-    We find out after the server's 0.2 s and are the victim; the rival would look only after 10.
-    """
-
-    def __init__(self, world: World) -> None:
-        self._aside = world.aside
-        self._connection = world.aside.connect()
-        self._connection.execute(text("SET LOCAL deadlock_timeout = '10s'"))
-        self._connection.execute(B, THEIRS)
-        self._pid = self._connection.scalar(text("SELECT pg_backend_pid()"))
-        self._thread = ThreadPoolExecutor(1)
-
-    def wait_for_a(self) -> None:
-        self._waiting = self._thread.submit(self._connection.execute, A, THEIRS)
-        deadline = time.monotonic() + 20
-        with self._aside.connect() as asking:
-            while not asking.scalar(text("SELECT pg_blocking_pids(:pid) <> '{}'"), {"pid": self._pid}):
-                assert time.monotonic() < deadline, "the rival never came to wait"
-
-    def has_a(self) -> None:
-        """The victim's locks were freed: the rival got what it waited for, and commits."""
-        self._waiting.result(20)
-        self._connection.commit()
-
-    def close(self) -> None:
-        self._thread.shutdown()
-        self._connection.close()
-
-
-@pytest.fixture
-def rival(world: World) -> Iterator[Rival]:
-    two_rows(world)
-    rival = Rival(world)
-    yield rival
-    rival.close()
 
 
 @pytest.mark.needs("many_writers")

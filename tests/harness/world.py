@@ -127,6 +127,11 @@ class World:
             return function(bare(target), *args)
         return await target.run_sync(function, *args)
 
+    async def run_sync_alone(self, function: Any) -> Any:
+        """Call a sync function with a sync connection of the engine, in no transaction of ours."""
+        async with self.open(self.engine) as connection:
+            return await self.run_sync(connection, function)
+
     # Before and after the test
 
     def prepare(self) -> None:

@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import URL
 
-from savepoints._databases import cautious, postgresql, sqlite
-from savepoints._databases.capabilities import Aftermath, Capabilities
+from savepoints import errors
+from savepoints._databases import cautious, classifier, postgresql, sqlite
+from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom
+from savepoints._databases.classifier import Classification
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["ROWS", "Aftermath", "Capabilities", "capabilities", "embedded_file", "embedded_url"]
+__all__ = [
+    "ROWS",
+    "Aftermath",
+    "Capabilities",
+    "Classification",
+    "Kind",
+    "RetryFrom",
+    "capabilities",
+    "classify",
+    "embedded_file",
+    "embedded_url",
+    "is_retryable",
+]
 
 #: All rows, by the dialect's name and driver.
 ROWS = {(row.database, row.driver): row for row in (*sqlite.ROWS, *postgresql.ROWS)}
@@ -27,6 +41,41 @@ def capabilities(dialect: Dialect | None) -> Capabilities:
     if dialect is None:
         return cautious.row("unknown", "unknown")
     return ROWS.get((dialect.name, dialect.driver)) or cautious.row(dialect.name, dialect.driver)
+
+
+def classify(error: BaseException) -> Classification:
+    """What an error of a database means: its kind, and how far back a retry must go.
+
+    Errors that are only consequences ("current transaction is aborted", `TransactionLost`) are classified by the first
+    error that they came of. The tables are printed on the page "Retry a transaction".
+
+    Args:
+        error: An error of SQLAlchemy, of the driver, or of this library.
+
+    Raises:
+        WrongArgument: It is no exception.
+    """
+    if not isinstance(error, BaseException):
+        raise errors.WrongArgument(
+            f"classify takes an exception, not {errors.kind_of(error)}", hint="give the error that was caught"
+        )
+    return classifier.classify(error, ROWS.values())
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the whole transaction may be run again, after a while and without anybody having done something.
+
+    False for all that would only fail again (constraints, programming errors), for a COMMIT whose answer was lost, and
+    for errors that are not known.
+
+    Args:
+        error: An error of SQLAlchemy, of the driver, or of this library.
+
+    Raises:
+        WrongArgument: It is no exception.
+    """
+    found = classify(error)
+    return found.retry_from is not RetryFrom.NEVER and not found.first
 
 
 def embedded_url(file: Path, *, asynchronous: bool) -> URL:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Literal
+from enum import Enum, StrEnum
+from typing import Any, Literal, NamedTuple
 
 
 class Aftermath(Enum):
@@ -16,8 +16,8 @@ class Aftermath(Enum):
     LOST = "lost"
 
 
-class Kind(Enum):
-    """What sort of error it is."""
+class Kind(StrEnum):
+    """What sort of error it is; it equals its name in words."""
 
     SERIALIZATION = "serialization failure"
     DEADLOCK = "deadlock"
@@ -26,14 +26,59 @@ class Kind(Enum):
     BUSY = "busy"
     BUSY_SNAPSHOT = "busy snapshot"
     DISCONNECT = "connection lost"
+    UNAVAILABLE = "not now"
+    UNKNOWN_COMMIT = "commit outcome unknown"
     FULL = "disk full"
     INTERRUPTED = "interrupted"
+    UNIQUE = "unique constraint"
+    FOREIGN_KEY = "foreign key"
+    NOT_NULL = "not null constraint"
+    CHECK = "check constraint"
+    EXCLUSION = "exclusion constraint"
     CONSTRAINT = "constraint"
+    DATA = "data"
+    PROGRAMMING = "programming"
     CONSEQUENCE = "consequence of an earlier error"
     OTHER = "error"
 
-    def __str__(self) -> str:
-        return self.value
+
+class RetryFrom(StrEnum):
+    """How far back a retry must go; it equals its name in words."""
+
+    NEVER = "never"
+    STATEMENT = "the statement"
+    SAVEPOINT = "the savepoint"
+    TRANSACTION = "the transaction"
+
+
+class Rule(NamedTuple):
+    """What an error means: one line of a database's table.
+
+    Attributes:
+        kind: What sort of error it is.
+        retry_from: How far back a retry must go: what was undone, or can only work again from there. To run the whole
+            transaction again is sound for all but "never".
+        first: What has to be done before it, which no program can do by waiting; empty where waiting is enough.
+    """
+
+    kind: Kind
+    retry_from: RetryFrom = RetryFrom.NEVER
+    first: str = ""
+
+
+#: A database's table of errors, by its own code of the error, or by how that code begins.
+Rules = Mapping[str, Rule]
+
+_UNKNOWN_CODE = Rule(Kind.OTHER)
+
+
+def rule_of(code: str | None, rules: Rules) -> Rule:
+    """The line of a table for a code: its own, else that of its longest beginning."""
+    for end in range(len(code or ""), 0, -1):
+        found = rules.get((code or "")[:end])
+        if found is not None:
+            return found
+    return _UNKNOWN_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +92,10 @@ class Wire:
 
 def _none(_: Any) -> None:
     return None
+
+
+def _unnamed(_: BaseException) -> tuple[str | None, str | None]:
+    return None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +120,9 @@ class Capabilities:
         aftermath: What an error left of the transaction, from the driver connection and the driver's error.
         kind: What sort of error it is.
         code: The database's own code of an error, as text.
+        errors: The table of errors, by that code.
+        raised_by: The packages whose exceptions the driver raises, by which an error is known to be this database's.
+        named: Constraint and column that an error names, as far as the driver tells them.
         read_only: Execution options that make a transaction read-only, or None.
         read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
         deferrable: Execution options that make it deferrable, or None where it cannot be.
@@ -93,6 +145,9 @@ class Capabilities:
     aftermath: Callable[[Any, BaseException], Aftermath]
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
+    errors: Rules = field(default_factory=dict)
+    raised_by: tuple[str, ...] = ()
+    named: Callable[[BaseException], tuple[str | None, str | None]] = _unnamed
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
     driver_autocommit: Callable[[Any], bool | None] = _none

@@ -9,21 +9,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, Wire
+from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
 
-_KINDS = {
-    "40001": Kind.SERIALIZATION,
-    "40P01": Kind.DEADLOCK,
-    "55P03": Kind.LOCK_TIMEOUT,
-    "57014": Kind.STATEMENT_TIMEOUT,
-    "57P01": Kind.DISCONNECT,
-    "57P02": Kind.DISCONNECT,
-    "57P03": Kind.DISCONNECT,
-    "25P03": Kind.DISCONNECT,
-    "25P04": Kind.DISCONNECT,
-    "53100": Kind.FULL,
-    "25P02": Kind.CONSEQUENCE,
-    "3B001": Kind.CONSEQUENCE,
+_AGAIN, _PART = RetryFrom.TRANSACTION, RetryFrom.SAVEPOINT
+
+#: By SQLSTATE or its class. "PostgreSQL Error Codes" of the manual; how far back, and what heals: measured.
+ERRORS: Rules = {
+    "08": Rule(Kind.DISCONNECT, _AGAIN),
+    "08007": Rule(Kind.UNKNOWN_COMMIT),
+    "0A": Rule(Kind.PROGRAMMING),
+    "22": Rule(Kind.DATA),
+    "23": Rule(Kind.CONSTRAINT),
+    "23502": Rule(Kind.NOT_NULL),
+    "23503": Rule(Kind.FOREIGN_KEY),
+    "23505": Rule(Kind.UNIQUE),
+    "23514": Rule(Kind.CHECK),
+    "23P01": Rule(Kind.EXCLUSION),
+    "25P02": Rule(Kind.CONSEQUENCE),
+    "25P03": Rule(Kind.DISCONNECT, _AGAIN),
+    "25P04": Rule(Kind.DISCONNECT, _AGAIN),
+    "3B001": Rule(Kind.CONSEQUENCE),
+    "40001": Rule(Kind.SERIALIZATION, _AGAIN),
+    "40003": Rule(Kind.UNKNOWN_COMMIT),
+    "40P01": Rule(Kind.DEADLOCK, _PART),
+    "42": Rule(Kind.PROGRAMMING),
+    "53100": Rule(Kind.FULL, _AGAIN, "make space"),
+    "53300": Rule(Kind.UNAVAILABLE, _AGAIN),
+    "55P03": Rule(Kind.LOCK_TIMEOUT, _PART),
+    "57014": Rule(Kind.STATEMENT_TIMEOUT, _PART),
+    "57P01": Rule(Kind.DISCONNECT, _AGAIN),
+    "57P02": Rule(Kind.DISCONNECT, _AGAIN),
+    "57P03": Rule(Kind.UNAVAILABLE, _AGAIN),
+    "57P05": Rule(Kind.DISCONNECT, _AGAIN),
 }
 
 # libpq's PQtransactionStatus, which psycopg hands through
@@ -37,13 +54,12 @@ def code(error: BaseException) -> str | None:
 
 
 def kind(error: BaseException) -> Kind:
-    """By SQLSTATE; classes 08 and 23 as a whole."""
-    state = code(error) or ""
-    if state.startswith("08"):
-        return Kind.DISCONNECT
-    if state.startswith("23"):
-        return Kind.CONSTRAINT
-    return _KINDS.get(state, Kind.OTHER)
+    """By SQLSTATE."""
+    return rule_of(code(error), ERRORS).kind
+
+
+def _named(told: Any) -> tuple[str | None, str | None]:
+    return getattr(told, "constraint_name", None), getattr(told, "column_name", None)
 
 
 def _psycopg_standing(driver_connection: Any) -> Aftermath:
@@ -76,6 +92,7 @@ def _row(
     aftermath: Callable[[Any, BaseException], Aftermath],
     standing: Callable[[Any], Aftermath | None],
     *,
+    named: Callable[[BaseException], tuple[str | None, str | None]],
     rollback_left_out: bool = False,
 ) -> Capabilities:
     return Capabilities(
@@ -91,6 +108,9 @@ def _row(
         aftermath=aftermath,
         kind=kind,
         code=code,
+        errors=ERRORS,
+        raised_by=(driver,),
+        named=named,
         standing=standing,
         rollback_left_out=rollback_left_out,
         read_only={"postgresql_readonly": True},
@@ -100,6 +120,17 @@ def _row(
 
 
 ROWS = (
-    _row("psycopg", _psycopg_aftermath, _psycopg_standing),
-    _row("asyncpg", _asyncpg_aftermath, _asyncpg_standing, rollback_left_out=True),
+    _row(
+        "psycopg",
+        _psycopg_aftermath,
+        _psycopg_standing,
+        named=lambda error: _named(getattr(error, "diag", None)),
+    ),
+    _row(
+        "asyncpg",
+        _asyncpg_aftermath,
+        _asyncpg_standing,
+        named=lambda error: _named(error.__cause__ or error),
+        rollback_left_out=True,
+    ),
 )

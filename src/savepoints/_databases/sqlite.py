@@ -7,18 +7,36 @@ SAVEPOINT would open the transaction itself, and its RELEASE would commit.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, Wire
+from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
 
-_PRIMARY = {
-    sqlite3.SQLITE_BUSY: Kind.BUSY,
-    sqlite3.SQLITE_LOCKED: Kind.BUSY,
-    sqlite3.SQLITE_FULL: Kind.FULL,
-    sqlite3.SQLITE_INTERRUPT: Kind.INTERRUPTED,
-    sqlite3.SQLITE_CONSTRAINT: Kind.CONSTRAINT,
+_AGAIN, _SAME = RetryFrom.TRANSACTION, RetryFrom.STATEMENT
+
+#: By the name of the extended result code or of the primary one. "Result and Error Codes" of the manual; what becomes
+#: of the transaction: measured.
+ERRORS: Rules = {
+    "SQLITE_BUSY": Rule(Kind.BUSY, _SAME),
+    "SQLITE_BUSY_SNAPSHOT": Rule(Kind.BUSY_SNAPSHOT, _AGAIN),
+    "SQLITE_LOCKED": Rule(Kind.BUSY, _SAME),
+    "SQLITE_FULL": Rule(Kind.FULL, _AGAIN, "make space"),
+    "SQLITE_INTERRUPT": Rule(Kind.INTERRUPTED, _AGAIN, "see who interrupted it"),
+    "SQLITE_CONSTRAINT": Rule(Kind.CONSTRAINT),
+    "SQLITE_CONSTRAINT_CHECK": Rule(Kind.CHECK),
+    "SQLITE_CONSTRAINT_FOREIGNKEY": Rule(Kind.FOREIGN_KEY),
+    "SQLITE_CONSTRAINT_NOTNULL": Rule(Kind.NOT_NULL),
+    "SQLITE_CONSTRAINT_PRIMARYKEY": Rule(Kind.UNIQUE),
+    "SQLITE_CONSTRAINT_ROWID": Rule(Kind.UNIQUE),
+    "SQLITE_CONSTRAINT_UNIQUE": Rule(Kind.UNIQUE),
+    "SQLITE_MISMATCH": Rule(Kind.DATA),
+    "SQLITE_TOOBIG": Rule(Kind.DATA),
+    "SQLITE_READONLY": Rule(Kind.PROGRAMMING),
+    "SQLITE_ERROR": Rule(Kind.PROGRAMMING),
 }
+
+_NAMED = re.compile(r"^(?P<kind>UNIQUE|NOT NULL|CHECK) constraint failed: (?P<name>[^,]+)$")
 
 
 _OPEN, _LOST = Aftermath.OPEN, Aftermath.LOST  # members of an enumeration are looked up slowly
@@ -34,28 +52,27 @@ def aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
     return standing(driver_connection)
 
 
-def _result_code(error: BaseException) -> int | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None and error.__cause__ is not None:
-        return _result_code(error.__cause__)
-    return code
-
-
 def kind(error: BaseException) -> Kind:
     """By the extended result code."""
-    code = _result_code(error)
-    if code is None:
-        return Kind.OTHER
-    if code == sqlite3.SQLITE_BUSY_SNAPSHOT:
-        return Kind.BUSY_SNAPSHOT
-    if code == sqlite3.SQLITE_ERROR and "no such savepoint" in str(error):
+    told = code(error)
+    if told == "SQLITE_ERROR" and "no such savepoint" in str(error):
         return Kind.CONSEQUENCE
-    return _PRIMARY.get(code & 0xFF, Kind.OTHER)
+    return rule_of(told, ERRORS).kind
+
+
+def named(error: BaseException) -> tuple[str | None, str | None]:
+    """Only the text tells: the name of a CHECK, or the one column of a UNIQUE or NOT NULL."""
+    found = _NAMED.match(str(error))
+    if found is None:
+        return None, None
+    return (found["name"], None) if found["kind"] == "CHECK" else (None, found["name"].rpartition(".")[2])
 
 
 def code(error: BaseException) -> str | None:
     """The name of the extended result code, as SQLITE_CONSTRAINT_UNIQUE."""
     name = getattr(error, "sqlite_errorname", None)
+    if name == "unknown":  # newer than this Python knows
+        return None
     if name is None and error.__cause__ is not None:
         return code(error.__cause__)
     return name
@@ -102,6 +119,9 @@ def _row(driver: str, *notes: str) -> Capabilities:
         aftermath=aftermath,
         kind=kind,
         code=code,
+        errors=ERRORS,
+        raised_by=("sqlite3",),
+        named=named,
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
