@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from savepoints import errors
+from savepoints._model.repairs import Repair
 from savepoints._places import Ending
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def warn(stack: Stack, end: Ending, *, raising: bool) -> None:
         raising: Whether a filter may turn the warning into an error here; in the middle of SQLAlchemy's own clean-up
             it may not.
     """
-    if not stack.unsaved or stack.transaction.block:
+    if not stack.unsaved or stack.transaction.block or Repair.WARN not in stack.repairs:
         return
     stack.unsaved = False
     try:
