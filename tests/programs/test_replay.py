@@ -60,6 +60,9 @@ CASES = [
     # a plain begin_nested() rolled back: what was read inside of text SQL's work stayed in the objects
     Program((Insert(3), Nested((Update(3, "sql"), Boom()), True), Look()), "commit", False),
     Program((Nested((Insert(3, "sql"), Boom()), True), Look()), "commit", False),
+    # a plain begin_nested() that swallowed a failure: its RELEASE was refused, and nobody undid it
+    Program((Insert(1), Nested((Insert(1),), True)), "commit", False),
+    Program((Nested((Join((Insert(2), Boom()), True), Insert(3)), True), Look()), "commit", False),
     # changed in bulk; then a flush failed, and SQLAlchemy expired what no flush had shown
     Program((Insert(2, "bulk"), Update(2, "bulk"), Fail("flush", True), Rollback(0), Look()), "commit", True),
 ]

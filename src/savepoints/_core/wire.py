@@ -24,6 +24,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect
 
+from savepoints import errors
 from savepoints._core import adopt, plain
 from savepoints._core.dialects import Answers
 from savepoints._core.marks import send
@@ -135,8 +136,20 @@ def _release(wire: Wire, connection: Connection, name: str) -> None:
         return
     if stack is not None and not stack.turn.taken:
         stack.sync()
-        stack.admit(stack.top, Move.RELEASE, "release a savepoint")
+        try:
+            stack.admit(stack.top, Move.RELEASE, "release a savepoint")
+        except (errors.TransactionFailed, errors.TransactionDoomed):
+            _undo_refused(wire, stack, connection, name)
+            raise
         plain.end(stack, connection, Move.OUTER_RELEASE, "released")
+    _send(stack, connection, str(wire.release), name)
+
+
+def _undo_refused(wire: Wire, stack: Stack, connection: Connection, name: str) -> None:
+    """Undo a plain nested transaction that cannot be kept: SQLAlchemy takes it for ended, and sends no ROLLBACK TO."""
+    plain.end(stack, connection, Move.OUTER_ROLLBACK, "undone, for it could not be released,")
+    with stack.letting_through():
+        _send(stack, connection, wire.rollback_to, name)
     _send(stack, connection, str(wire.release), name)
 
 
