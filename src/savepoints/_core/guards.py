@@ -13,10 +13,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
-from savepoints._core import refusals
+from savepoints._core import implicit, past, refusals, streams
 from savepoints._core.stack import Stack, detach, stack_of
 from savepoints._core.wire import answer_hooks
-from savepoints._databases import Aftermath
+from savepoints._databases import Aftermath, Capabilities
 from savepoints._model.levels import Cause, End
 from savepoints._model.states import Move, State
 from savepoints._places import caller, ending
@@ -57,6 +57,8 @@ def _before_cursor_execute(
     stack.turn.check_process("send SQL")
     if len(stack.begun) < len(stack.root.connections) and stack.capabilities.begin is None:
         stack.note_begin(connection)
+    if stack.capabilities.effect is not None:
+        implicit.watch(stack, connection, statement)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack)
     elif stack.levels and stack.sessions:
@@ -100,8 +102,8 @@ def _after_execute(
 ) -> None:
     if options.get(_STREAM):
         stack = stack_of(connection)
-        if stack is not None and stack.levels:
-            stack.levels[-1].streams += (result,)
+        if stack is not None:
+            streams.note(stack, result)
 
 
 # -- errors
@@ -123,6 +125,7 @@ def _handle_error(context: ExceptionContext) -> None:
         # a refused ROLLBACK: SQLAlchemy may take it for done, and the pool's next user would commit our rows
         connection.invalidate(error)
         return
+    implicit.forget(stack)
     aftermath = _aftermath(stack, connection, context)
     if aftermath is Aftermath.LOST:
         stack.lose(cause, what)
@@ -148,11 +151,24 @@ def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) 
     row = stack.capabilities
     if row.begin is not None and id(connection) not in stack.begun:
         return Aftermath.OPEN  # the driver has not begun yet: nothing can have been lost
-    return row.aftermath(connection.connection.driver_connection, context.original_exception)
+    told = row.aftermath(connection.connection.driver_connection, context.original_exception)
+    return _asked_aftermath(connection, row) if told is None else told
+
+
+def _asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
+    """What the server says, where the error can mean either; without an answer, the worse."""
+    if row.in_transaction is None:
+        return Aftermath.LOST
+    try:
+        [[answer]] = past.ask(connection.dialect, connection.connection, row.in_transaction)
+    except Exception:
+        return Aftermath.LOST
+    return Aftermath.OPEN if answer else Aftermath.LOST
 
 
 def _commit_failed(stack: Stack, connection: Connection, context: ExceptionContext, cause: Cause) -> None:
-    if context.is_disconnect and cause.error is not None:
+    unanswered = context.is_disconnect or stack.capabilities.commit_unanswered(context.original_exception)
+    if unanswered and cause.error is not None:
         stack.lose(cause.error, cause.what)
         return
     try:
@@ -227,7 +243,7 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
 def _undo_settings(stack: Stack, connection: Connection) -> None:
     """Take back what a read-only transaction set on the connection itself, before the pool has it again."""
     if stack.undo is not None and not connection.invalidated:
-        _send_past(connection, stack.undo)
+        past.send(connection.dialect, connection.connection, stack.undo)
         stack.undo = None
 
 
@@ -235,14 +251,7 @@ def _prepare_rollback(stack: Stack, connection: Connection) -> None:
     """See to it that the driver takes a rollback also where the database has ended the transaction."""
     row = stack.capabilities
     if row.begin is not None and row.rollback_refused(connection.connection.driver_connection):
-        _send_past(connection, row.begin)
-
-
-def _send_past(connection: Connection, statement: str) -> None:
-    """By the driver's cursor: SQLAlchemy takes no statement in the middle of its own commit or rollback."""
-    cursor = connection.connection.cursor()
-    connection.dialect.do_execute(cursor, statement, ())
-    cursor.close()
+        past.send(connection.dialect, connection.connection, row.begin)
 
 
 def _on_rollback(connection: Connection) -> None:

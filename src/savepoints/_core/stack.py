@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, NestedTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import errors
-from savepoints._core import plain, refusals, tasks
+from savepoints._core import plain, refusals, streams, tasks
 from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
@@ -23,6 +23,7 @@ from savepoints._model.states import Move, State
 from savepoints._places import Ending, caller, label, worker
 
 if TYPE_CHECKING:
+    from savepoints._core.implicit import Doubt
     from savepoints._core.roots import Root
     from savepoints._databases import Capabilities
 
@@ -72,6 +73,7 @@ class Stack:
         "answered",
         "begun",
         "capabilities",
+        "doubt",
         "face",
         "first",
         "joined",
@@ -124,6 +126,7 @@ class Stack:
         self.answered = False  # COMMIT of the session was answered: what fails after it does not undo it
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
         self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
+        self.doubt: Doubt | None = None  # a statement that may have ended the transaction, until we know
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
 
     # -- finding
@@ -204,6 +207,8 @@ class Stack:
         """Ask SQLAlchemy and the drivers what happened past our listeners; costs no round trip."""
         if self.turn.taken:
             return
+        if self.doubt is not None and self.doubt.probed is None:
+            self.doubt.settle(self)
         transaction = self.transaction
         if transaction.refresh is not None:
             transaction.refresh()
@@ -241,6 +246,9 @@ class Stack:
         try:
             if steering and self.levels:
                 self._check_context(verb)
+            streams.buffer(self)
+            if self.doubt is not None:
+                self.doubt.settle(self)
             self.look()
         except BaseException:
             self.turn.give_back()
@@ -293,9 +301,9 @@ class Stack:
             level.move(move, end)
         index = len(self.levels) - 1 if self.levels[-1] is level else self.index(level)
         if index:
-            around = self.levels[index - 1]
-            level.mark.merge(around.mark)
-            around.streams += level.streams
+            level.mark.merge(self.levels[index - 1].mark)
+        if index or self.capabilities.streams_block:
+            (self.levels[index - 1] if index else self.transaction).streams += level.streams
         level.mark = None
         del self.levels[index]
         self.unsaved = self.unsaved or level.recorded is State.RELEASED
@@ -344,6 +352,8 @@ class Stack:
 
     def refuse_commit(self, verb: str) -> None:
         """Refuse a plain commit inside a block of ours, and where the transaction cannot be committed."""
+        if self.doubt is not None:
+            self.doubt.settle(self)
         block = self.block or (self.joined[-1] if self.joined else None)
         if block is not None and self.transaction.recorded is not State.LOST:
             raise refusals.plain_call(verb, block)

@@ -24,8 +24,8 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect
 
-from savepoints._core import plain
-from savepoints._core.marks import send
+from savepoints._core import past, plain
+from savepoints._core.marks import send, send_rollback_to
 from savepoints._core.stack import stack_of
 from savepoints._databases import Aftermath, Capabilities, capabilities
 from savepoints._model.levels import End
@@ -40,13 +40,15 @@ def answer_hooks(dialect: Dialect) -> None:
         # an option since SQLAlchemy 2.0.43: in its eyes a driver that leaves BEGIN to us commits each statement by
         # itself, and the ROLLBACK of our transaction would be left out
         dialect.skip_autocommit_rollback = False
+    if row.warnings is not None:
+        dialect.do_rollback = partial(past.roll_back, dialect, row)  # type: ignore[method-assign]
     if row.rollback_left_out:
         dialect.do_rollback = partial(_rollback, dialect, row, dialect.do_rollback)  # type: ignore[method-assign]
     wire = row.wire
     if wire is not None and wire.release is not None:
         for hook, answer, statement in (
             ("do_savepoint", _savepoint, wire.savepoint),
-            ("do_rollback_to_savepoint", _rollback_to, wire.rollback_to),
+            ("do_rollback_to_savepoint", partial(_rollback_to, row), wire.rollback_to),
             ("do_release_savepoint", _release, wire.release),
         ):
             setattr(dialect, hook, partial(answer, statement))
@@ -70,15 +72,15 @@ def _savepoint(statement: str, connection: Connection, name: str) -> None:
     send(connection, statement.format(name))
 
 
-def _rollback_to(statement: str, connection: Connection, name: str) -> None:
+def _rollback_to(row: Capabilities, statement: str, connection: Connection, name: str) -> None:
     stack = stack_of(connection)
     if stack is not None and not stack.turn.taken:
         plain.end(stack, connection, Move.OUTER_ROLLBACK, End(f"undone by {ending()}"))
     if stack is None:
-        send(connection, statement.format(name))
+        send_rollback_to(row, connection, statement.format(name))
     elif stack.transaction.recorded is not State.LOST and not stack.settled:
         with stack.letting_through():
-            send(connection, statement.format(name))
+            send_rollback_to(row, connection, statement.format(name))
 
 
 def _release(statement: str, connection: Connection, name: str) -> None:

@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import URL
 
-from savepoints._databases import cautious, postgresql, sqlite
-from savepoints._databases.capabilities import Aftermath, Capabilities
+from savepoints._databases import cautious, mariadb, postgresql, sqlite, unproven
+from savepoints._databases.capabilities import Aftermath, Capabilities, Effect
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["ROWS", "Aftermath", "Capabilities", "capabilities", "embedded_file", "embedded_url"]
+__all__ = ["ROWS", "Aftermath", "Capabilities", "Effect", "capabilities", "embedded_file", "embedded_url"]
 
 #: All rows, by the dialect's name and driver.
-ROWS = {(row.database, row.driver): row for row in (*sqlite.ROWS, *postgresql.ROWS)}
+ROWS = {(row.database, row.driver): row for row in (*sqlite.ROWS, *postgresql.ROWS, *mariadb.ROWS, *unproven.ROWS)}
 
 
 def capabilities(dialect: Dialect | None) -> Capabilities:
     """The row of a database and driver, by what SQLAlchemy calls them; None where no connection is in use yet."""
     if dialect is None:
         return cautious.row("unknown", "unknown")
-    return ROWS.get((dialect.name, dialect.driver)) or cautious.row(dialect.name, dialect.driver)
+    # SQLAlchemy's MySQL dialect knows which of the two it talks to after it has connected
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    return ROWS.get((name, dialect.driver)) or cautious.row(name, dialect.driver)
 
 
 def embedded_url(file: Path, *, asynchronous: bool) -> URL:

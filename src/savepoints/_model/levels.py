@@ -73,6 +73,7 @@ class Level:
         "recorded",
         "serial",
         "stack",
+        "streams",
     )
 
     TABLE: ClassVar[Mapping[State, states.Row]]
@@ -88,6 +89,7 @@ class Level:
         self.block: bool = False
         self.opened_by: Worker | None = None
         self.serial: int = next(_serial)
+        self.streams: tuple[Any, ...] = ()
         self._end: End | None = None
         #: The state as far as events have told it; see `state`.
         self.recorded: State = State.OPEN
@@ -198,7 +200,7 @@ class SavepointLevel(Level):
         rollbacks: How many times it was rolled back and kept.
     """
 
-    __slots__ = ("mark", "rollbacks", "streams")
+    __slots__ = ("mark", "rollbacks")
 
     TABLE = states.SAVEPOINT
     ENDS = states.SAVEPOINT_ENDS
@@ -208,7 +210,6 @@ class SavepointLevel(Level):
         self.mark: Any = mark
         self.rollbacks: int = 0
         #: Results that are read from the server bit by bit, opened inside.
-        self.streams: tuple[Any, ...] = ()
 
 
 def checked_name(name: str) -> str:
