@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -14,7 +16,7 @@ from sqlalchemy import Engine, NullPool, create_engine
 from tests.harness.sites import Site, Style, places
 from tests.harness.world import World
 from tests.proxy import Proxy
-from tests.servers import Postgres, ServerMissing
+from tests.servers import MariaDB, Postgres, Server, ServerMissing, SystemPostgres
 
 hypothesis.settings.register_profile("savepoints", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("savepoints")
@@ -26,22 +28,41 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def started(kind: Callable[[], Server]) -> Iterator[Server]:
     try:
-        server = Postgres()
+        server = kind()
     except ServerMissing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+        skip(str(missing))
     yield server
     server.stop()
 
 
+def skip(missing: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    yield from started(Postgres)
+
+
+@pytest.fixture(scope="session")
+def system_postgres() -> Iterator[Server]:
+    yield from started(SystemPostgres)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[Server]:
+    yield from started(MariaDB)
+
+
 @pytest.fixture
-def proxy(postgres: Postgres) -> Iterator[Proxy]:
-    """A proxy before the server; a test that asks for it has its world connect through it."""
-    proxy = Proxy(postgres.port)
+def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    """A proxy before the world's server; a test that asks for it has its world connect through it."""
+    site, _ = request.node.callspec.params["world"]
+    proxy = Proxy(request.getfixturevalue(site.server).port)
     yield proxy
     proxy.close()
 
@@ -76,11 +97,13 @@ async def world(
     site: Site
     style: Style
     site, style = request.param
+    if find_spec(site.module) is None:
+        skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
     if site.server is None:
         url = f"{site.driver}:///{tmp_path}/test.db"
         aside = create_engine(f"{site.plain_driver}:///{tmp_path}/test.db", poolclass=NullPool)
     else:
-        server = request.getfixturevalue(site.server)
+        server: Server = request.getfixturevalue(site.server)
         proxied = "proxy" in request.fixturenames
         url = server.url(site.driver, request.getfixturevalue("proxy").port if proxied else None)
         aside = aside_engine(server.url(site.plain_driver))

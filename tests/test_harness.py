@@ -66,7 +66,9 @@ async def test_open_transaction_is_found(world: World) -> None:
 async def test_driver_left_in_a_transaction_is_found(world: World) -> None:
     connection = world.engine.raw_connection()
     connection.detach()  # the pool forgets it
-    connection.cursor().execute("SAVEPOINT left_open")
+    cursor = connection.cursor()
+    cursor.execute("SAVEPOINT left_open")
+    cursor.execute("INSERT INTO item (id) VALUES (1)")
     with pytest.raises(AssertionError, match="still in a transaction"):
         world.check_pool()
     connection.rollback()

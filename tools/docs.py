@@ -56,33 +56,63 @@ def option(row: Capabilities, known: object) -> str:
     return "yes" if known is not None else "refused"
 
 
+def streamed(row: Capabilities) -> str:
+    if row.wire is None:
+        return "not known"
+    return "read into memory" if row.streams_block else "goes on"
+
+
+DDL = {"implicit commit": "no: it would commit, and is refused"}
+
 ASKED: dict[str, Callable[[Capabilities], str]] = {
     "each cell proved by tests on the real database": lambda row: yes(row.proven),
     "RELEASE follows a ROLLBACK TO": lambda row: yes(row.releases),
     "BEGIN is sent by us where the driver has not": lambda row: yes(row.begin),
-    "DDL is undone with the transaction": lambda row: row.transactional_ddl,
+    "DDL is undone with the transaction": lambda row: DDL.get(row.transactional_ddl, row.transactional_ddl),
     "a failed statement": lambda row: row.failed_statement,
+    "a streamed result beside savepoints": streamed,
     "generated keys after a rollback": lambda row: row.sequences,
     "settings made inside a savepoint that is rolled back": lambda row: row.settings,
-    "`read_only=True`": lambda row: option(row, row.read_only or row.read_only_on),
+    "`read_only=True`": lambda row: option(row, row.read_only or row.read_only_on or row.begin_read_only),
     "`deferrable=True`": lambda row: option(row, row.deferrable),
     "`immediate=True`": lambda row: "takes the write lock at once" if row.begin_immediate else "changes nothing",
 }
 
 
-TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+TITLES = {
+    "sqlite": "SQLite",
+    "postgresql": "PostgreSQL",
+    "mariadb": "MariaDB",
+    "mysql": "MySQL",
+    "tidb": "TiDB",
+    "cockroachdb": "CockroachDB",
+    "yugabytedb": "YugabyteDB",
+}
+DRIVERS = {"pysqlite": "sqlite3", "mysqldb": "mysqlclient"}  # as users install them
 
 
 def title(row: Capabilities) -> str:
     return TITLES.get(row.database, row.database)
 
 
+def driver(row: Capabilities) -> str:
+    return DRIVERS.get(row.driver, row.driver)
+
+
+def columns() -> dict[tuple[str, ...], list[Capabilities]]:
+    """The rows by what is told of them: drivers of a database that do not differ share a column."""
+    alike: dict[tuple[str, ...], list[Capabilities]] = {}
+    for row in (*ROWS.values(), cautious.row("any other", "")):
+        alike.setdefault((title(row), *(answer(row) for answer in ASKED.values())), []).append(row)
+    return alike
+
+
 def databases() -> str:
-    rows = [*ROWS.values(), cautious.row("any other", "")]
-    head = [f"{title(row)}<br>{row.driver}".removesuffix("<br>") for row in rows]
-    text = table(["", *head], ([f"**{asked}**", *map(answer, rows)] for asked, answer in ASKED.items()))
-    notes = {f"{title(row)}: {note}." for row in rows for note in row.notes}
-    return text + "\n\n" + "\n".join(f"- {note}" for note in sorted(notes))
+    alike = columns()
+    head = [f"{told[0]}<br>{', '.join(map(driver, rows))}".removesuffix("<br>") for told, rows in alike.items()]
+    lines = ([f"**{asked}**", *(told[1 + at] for told in alike)] for at, asked in enumerate(ASKED))
+    notes = {f"{title(row)}: {note}." for rows in alike.values() for row in rows for note in row.notes}
+    return table(["", *head], lines) + "\n\n" + "\n".join(f"- {note}" for note in sorted(notes))
 
 
 # Errors

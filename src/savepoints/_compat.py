@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext, Transaction
+from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 
@@ -69,6 +71,19 @@ def flushed(context: Any) -> Iterator[InstanceState[Any]]:
     for state, (_, listed_only) in context.states.items():
         if not listed_only:
             yield state
+
+
+def streams(result: Any) -> bool:
+    """Whether rows of a streamed result may still come (``.closed`` tells a close by its user alone)."""
+    return result.cursor is not None
+
+
+def buffer(result: Any) -> None:
+    """Read the rest of a streamed result into memory; its reader goes on where it was."""
+    strategy = result.cursor_strategy
+    if streams(result) and not isinstance(strategy, FullyBufferedCursorFetchStrategy):
+        rows = deque((*getattr(strategy, "_rowbuffer", ()), *result.cursor.fetchall()))
+        result.cursor_strategy = FullyBufferedCursorFetchStrategy(result.cursor, initial_buffer=rows)
 
 
 def forget(session: Session, state: InstanceState[Any]) -> None:

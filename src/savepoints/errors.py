@@ -108,6 +108,13 @@ class WrongTask(SavepointsError):
     hint = "give each task or thread a session or connection of its own"
 
 
+class ImplicitCommit(SavepointsError):
+    """This statement commits by itself on this database, with all that was done before it; it was not sent."""
+
+    code = "implicit-commit"
+    hint = "send it before the transaction begins or after it has ended"
+
+
 class NotSupported(SavepointsError):
     """This database, driver or connection cannot do what was asked."""
 
@@ -182,6 +189,10 @@ class HookErrors(SavepointsError, ExceptionGroup[Exception]):
 
 class UncommittedWork(UserWarning):
     """A session or connection was closed although work in a released savepoint was never committed."""
+
+
+class NotRolledBack(UserWarning):
+    """Rows were written to a table of an engine without transactions, and a rollback has left them there."""
 
 
 class SavepointNeverAwaited(RuntimeWarning):

@@ -68,8 +68,8 @@ def is_interrupted(world: World) -> None:
 
 
 def slow_statement(world: World) -> str:
-    if "kill" in world.site.has:
-        return "SELECT pg_sleep(60)"
+    if "sleep" in world.site.sql:
+        return world.site.sql["sleep"]
     # no server to be told: the driver comes back when the statement is done
     return (
         "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 3000000)"

@@ -300,7 +300,7 @@ async def test_c53_settings_made_inside_are_undone(world: World, scope: str) -> 
 async def test_c53_settings_made_inside_are_kept(world: World) -> None:
     async with world.transaction(world.source) as t:
         sp = await world.savepoint(t)
-        await t.execute(text("PRAGMA cache_size = 77"))
+        await t.execute(world.sql("set"))
         await sp.rollback()
-        assert await t.scalar(text("PRAGMA cache_size")) == 77
+        assert await t.scalar(world.sql("shown")) == 77
     assert capabilities(world.sync_engine.dialect).settings == "kept"

@@ -9,15 +9,15 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
 import savepoints
-from savepoints import AlreadyInTransaction, NotSupported, OutOfOrder
+from savepoints import AlreadyInTransaction, ImplicitCommit, NotSupported, OutOfOrder
 from tests.behaviours.steps import Oops, connection_of, fails, refused
 from tests.harness.face import bare
 from tests.harness.models import item
 from tests.harness.world import Source, Target, World
 
 
-async def isolation(t: Target) -> str:
-    level: str = await t.scalar(text("SHOW transaction_isolation"))
+async def isolation(world: World, t: Target) -> str:
+    level: str = await t.scalar(world.sql("isolation"))
     return level
 
 
@@ -25,18 +25,18 @@ async def isolation(t: Target) -> str:
 @pytest.mark.parametrize("error", [None, Oops()], ids=["kept", "undone"])
 async def test_i134_an_isolation_level_is_set_for_one_transaction(world: World, error: Oops | None) -> None:
     async with world.open() as t:
-        default = await isolation(t)
+        default = await isolation(world, t)
         await t.rollback()
         for source in (world.source, t):
             with fails(Oops):
                 async with world.transaction(source, isolation_level="SERIALIZABLE") as inside:
-                    assert await isolation(inside) == "serializable"
+                    assert await isolation(world, inside) == "serializable"
                     raise error or Oops
             async with world.transaction(source, isolation_level="REPEATABLE READ") as inside:
-                assert await isolation(inside) == "repeatable read"
+                assert await isolation(world, inside) == "repeatable read"
             async with world.transaction(source) as inside:
-                assert await isolation(inside) == default
-        assert await isolation(t) == default
+                assert await isolation(world, inside) == default
+        assert await isolation(world, t) == default
 
 
 async def test_i135_parts_take_no_isolation_level(world: World) -> None:
@@ -55,18 +55,23 @@ async def test_i135_parts_take_no_isolation_level(world: World) -> None:
 @pytest.mark.needs("isolation_levels")
 async def test_i135_atomic_inside_keeps_the_level_of_its_transaction(world: World) -> None:
     async with world.transaction(world.source, isolation_level="SERIALIZABLE") as t, world.atomic(t):
-        assert await isolation(t) == "serializable"
+        assert await isolation(world, t) == "serializable"
 
 
 @pytest.mark.needs("isolation_levels")
 async def test_i136_options_in_mid_transaction_are_refused(world: World) -> None:
     async with world.open() as t:
+        default = await isolation(world, t)
+        await t.rollback()
         await world.insert(t, 1)
-        for option in ({"isolation_level": "SERIALIZABLE"}, {"read_only": True}, {"deferrable": True}):
+        options: list[dict[str, Any]] = [{"isolation_level": "SERIALIZABLE"}, {"read_only": True}]
+        if "read_only" in world.site.has:
+            options.append({"deferrable": True})
+        for option in options:
             with refused(world, AlreadyInTransaction) as told:
                 await world.transaction(t, **option).__aenter__()
             assert told.value.hint
-        assert await isolation(t) == "read committed"
+        assert await isolation(world, t) == default
         await t.commit()  # the transaction has gone on as it was
     assert world.rows() == [(1, None)]
 
@@ -203,6 +208,7 @@ async def test_i143_a_transaction_inside_a_transaction_is_refused(world: World) 
     assert world.rows() == [(1, None), (2, None)]
 
 
+@pytest.mark.lacks("implicit_commit")
 async def test_i143_begin_as_text_inside_a_transaction_commits_nothing(world: World) -> None:
     """The one sort of database answers with an error, the other with a warning."""
     with fails(Oops):
@@ -217,6 +223,23 @@ async def test_i143_begin_as_text_inside_a_transaction_commits_nothing(world: Wo
                     await t.execute(text("BEGIN"))
                 assert str(sp.state) == "open"
                 assert world.rows() == []
+                await sp.rollback()
+                assert await world.seen(t) == [(1, None)]
+            raise Oops
+    assert world.rows() == []
+
+
+@pytest.mark.needs("implicit_commit")
+@pytest.mark.parametrize("statement", ["BEGIN", "START TRANSACTION", "SET autocommit = 1"])
+async def test_i143_begin_as_text_is_refused_where_it_would_commit(world: World, statement: str) -> None:
+    with fails(Oops):
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1)
+            async with world.savepoint(t) as sp:
+                await world.insert(t, 2)
+                with refused(world, ImplicitCommit):
+                    await t.execute(text(statement))
+                assert str(sp.state) == "open"
                 await sp.rollback()
                 assert await world.seen(t) == [(1, None)]
             raise Oops

@@ -78,7 +78,7 @@ async def test_p200_failed_savepoints_leave_none_on_the_server(world: World) -> 
     assert world.rows() == []
 
 
-@pytest.mark.needs("kill")
+@pytest.mark.needs("subtransactions")
 async def test_p200_the_server_counts_no_failed_savepoint(world: World) -> None:
     """It counts those that have written, up to 64, and says whether there were more."""
     query = text(
@@ -146,7 +146,7 @@ async def test_p203_a_label_of_over_200_characters_is_refused(world: World) -> N
     assert world.rows() == [(1, None)]
 
 
-@pytest.mark.needs("network", "sync")  # the drivers with a pipeline mode
+@pytest.mark.needs("pipeline", "sync")
 async def test_p204_a_failure_in_pipeline_mode_is_told_right_after_the_sync(world: World) -> None:
     async with world.transaction(world.source) as t:
         await world.insert(t, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -26,9 +27,7 @@ async def killed(world: World, t: Target) -> None:
 
 async def killed_unseen(world: World, t: Target) -> None:
     """The same, and nobody has found out."""
-    pid = await t.scalar(text("SELECT pg_backend_pid()"))
-    with world.aside.connect() as aside:
-        assert aside.scalar(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+    world.kill(await t.scalar(world.sql("own id")))
 
 
 async def full(world: World, t: Target) -> None:
@@ -61,3 +60,22 @@ def _teach_to_stop(target: Any, loop: asyncio.AbstractEventLoop) -> None:
 async def or_rollback(world: World, t: Target) -> None:
     """A duplicate of row 1, which is there, with the conflict clause that ends the transaction."""
     await t.execute(text("INSERT OR ROLLBACK INTO item VALUES (1, 'twice')"))
+
+
+async def deadlocked(world: World, t: Target) -> None:
+    """Two transactions want each other's row, and ours is the one that the server gives up."""
+    with world.aside.begin() as aside:
+        aside.execute(text("INSERT INTO parent (id) VALUES (1001), (1002)"))
+    with world.aside.connect() as rival, ThreadPoolExecutor(1) as thread:
+        rival.execute(world.sql("outlives us"))
+        rival.execute(text("UPDATE parent SET name = 'theirs' WHERE id = 1002"))
+        number = rival.scalar(world.sql("own id"))
+        await t.execute(text("UPDATE parent SET name = 'ours' WHERE id = 1001"))
+        waiting = thread.submit(rival.execute, text("UPDATE parent SET name = 'theirs' WHERE id = 1001"))
+        with world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as asking:
+            world.wait_until(asking, "waits", number)
+        try:
+            await t.execute(text("UPDATE parent SET name = 'ours' WHERE id = 1002"))
+        finally:
+            waiting.result(20)  # our locks are gone
+            rival.rollback()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import text
@@ -22,23 +21,21 @@ def two_rows(world: World) -> None:
 class Rival:
     """Another connection: it holds B and waits for A, which we hold. If we ask for B then, the ring is closed.
 
-    We find out after the server's 0.2 s and are the victim; the rival would look only after 10.
+    We are the victim: the rival does what makes it the stronger one.
     """
 
     def __init__(self, world: World) -> None:
-        self._aside = world.aside
+        self._world = world
         self._connection = world.aside.connect()
-        self._connection.execute(text("SET LOCAL deadlock_timeout = '10s'"))
+        self._connection.execute(world.sql("outlives us"))
         self._connection.execute(B, THEIRS)
-        self._pid = self._connection.scalar(text("SELECT pg_backend_pid()"))
+        self._id = self._connection.scalar(world.sql("own id"))
         self._thread = ThreadPoolExecutor(1)
 
     def wait_for_a(self) -> None:
         self._waiting = self._thread.submit(self._connection.execute, A, THEIRS)
-        deadline = time.monotonic() + 20
-        with self._aside.connect() as asking:
-            while not asking.scalar(text("SELECT pg_blocking_pids(:pid) <> '{}'"), {"pid": self._pid}):
-                assert time.monotonic() < deadline, "the rival never came to wait"
+        with self._world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as asking:
+            self._world.wait_until(asking, "waits", self._id)
 
     def has_a(self) -> None:
         """The victim's locks were freed: the rival got what it waited for, and commits."""

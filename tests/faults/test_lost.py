@@ -1,6 +1,7 @@
 """The database has ended the transaction: nothing more is sent, nothing is kept, and the first cause is told.
 
-Each scenario runs with each way to lose a transaction: F1 killed backend, F10 full disk, F12 interrupt and OR ROLLBACK.
+Each scenario runs with each way to lose a transaction: F1 killed backend, F7 deadlock,
+F10 full disk, F12 interrupt and OR ROLLBACK.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 import savepoints
 from savepoints import TransactionLost
 from tests.behaviours.steps import fails
-from tests.faults.losses import Loss, full, interrupted, killed, or_rollback
+from tests.faults.losses import Loss, deadlocked, full, interrupted, killed, or_rollback
 from tests.harness.world import Target, World
 
 Scenario = Callable[[World, Loss], Awaitable[None]]
@@ -232,6 +233,12 @@ each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenar
 @each_scenario
 async def test_f1_killed_backend(world: World, scenario: Scenario) -> None:
     await scenario(world, killed)
+
+
+@pytest.mark.needs("deadlock_ends_all")
+@each_scenario
+async def test_f7_deadlock(world: World, scenario: Scenario) -> None:
+    await scenario(world, deadlocked)
 
 
 @pytest.mark.needs("full")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Table
+from sqlalchemy import ForeignKey, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -13,20 +13,20 @@ class Base(DeclarativeBase):
 class Item(Base):
     __tablename__ = "item"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str | None]
+    name: Mapped[str | None] = mapped_column(String(200))
 
 
 class Parent(Base):
     __tablename__ = "parent"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str | None]
+    name: Mapped[str | None] = mapped_column(String(200))
     children: Mapped[list[Child]] = relationship(back_populates="parent", cascade="all, delete-orphan")
 
 
 class Child(Base):
     __tablename__ = "child"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str | None]
+    name: Mapped[str | None] = mapped_column(String(200))
     # Deferred: a child without its parent is refused at COMMIT only.
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("parent.id", deferrable=True, initially="DEFERRED"))
     parent: Mapped[Parent | None] = relationship(back_populates="children")

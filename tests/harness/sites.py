@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sqlalchemy import ForeignKeyConstraint
+from sqlalchemy.ext.compiler import compiles
+
 Face = Literal["sync", "async"]
 Style = Literal["core", "orm"]
 
@@ -23,6 +26,9 @@ CAPABILITIES = {
     "orm": "targets are sessions",
     "failed_state": "after a refused statement the server takes only a rollback",
     "transactional_ddl": "CREATE TABLE in a transaction is undone by a rollback",
+    "implicit_commit": "CREATE TABLE commits the transaction that it stands in",
+    "deferred": "a foreign key may be checked at COMMIT only",
+    "deadlock_ends_all": "the loser of a deadlock has lost its whole transaction, savepoints and all",
     "whole_rollback": "INSERT OR ROLLBACK ends the whole transaction",
     "interrupt": "the driver's connection has interrupt(), which ends the whole transaction",
     "full": "PRAGMA max_page_count makes the disk full",
@@ -30,25 +36,71 @@ CAPABILITIES = {
     "one_writer": "a second writer is told that the database is busy",
     "many_writers": "two transactions can write at a time, and deadlock",
     "isolation_levels": "READ COMMITTED, REPEATABLE READ and SERIALIZABLE, per transaction",
+    "serialization_failures": "a conflict is an error with a SQLSTATE of its own: at REPEATABLE READ, or at COMMIT",
     "read_only": "SET TRANSACTION READ ONLY, DEFERRABLE",
+    "read_only_begin": "START TRANSACTION READ ONLY",
+    "read_only_setting": "a setting makes a connection refuse writes",
+    "begins_with_tables": "the server says that it is in a transaction when a table was used in it, not before",
     "settings_undone": "SET in a savepoint is undone with it",
     "keys_reused": "generated keys are given again after a rollback",
     "kill": "another connection can end this one: pg_terminate_backend",
     "network": "reached through TCP: the fixture `proxy` can cut the connection",
     "commit_status": "the outcome of a lost COMMIT can be asked for",
     "two_phase": "PREPARE TRANSACTION",
+    "pipeline": "the driver has a pipeline mode",
+    "cursors": "a result can be streamed while other statements are sent",
+    "subtransactions": "pg_stat_get_backend_subxact tells how many savepoints have written",
     "driver_begins": "the driver itself sends BEGIN, and only before INSERT, UPDATE or DELETE",
     "no_begin": "plain SQLAlchemy autocommits here: neither it nor the driver sends BEGIN",
     "always_in_transaction": "the driver's connection says it is in a transaction at all times",
 }
 
 SQLITE = {
-    "transactional_ddl", "whole_rollback", "interrupt", "full", "immediate", "one_writer", "keys_reused",
+    "transactional_ddl", "whole_rollback", "interrupt", "full", "immediate", "one_writer", "keys_reused", "deferred",
+    "read_only_setting",
 }  # fmt: skip
+# PostgreSQL's drivers differ in what they hand through, and its versions in what they tell.
 POSTGRESQL = {
     "failed_state", "transactional_ddl", "many_writers", "isolation_levels", "read_only", "settings_undone",
-    "kill", "network", "commit_status", "two_phase",
+    "kill", "network", "commit_status", "two_phase", "deferred", "cursors", "serialization_failures",
 }  # fmt: skip
+MARIADB = {
+    "implicit_commit", "many_writers", "isolation_levels", "kill", "network", "deadlock_ends_all",
+    "begins_with_tables", "read_only_begin",
+}  # fmt: skip
+
+
+# Statements that tests need in the words of each database; `:id` is a connection's own number on its server.
+SQLITE_SQL = {"set": "PRAGMA cache_size = 77", "shown": "PRAGMA cache_size"}
+POSTGRESQL_SQL = {
+    "own id": "SELECT pg_backend_pid()",
+    "process": "SELECT pg_backend_pid()",
+    "kill": "SELECT pg_terminate_backend(:id)",
+    "alive": "SELECT count(*) FROM pg_stat_activity WHERE pid = :id",
+    "kill itself": "SELECT pg_terminate_backend(pg_backend_pid())",
+    "waits": "SELECT count(*) FROM pg_locks WHERE pid = :id AND NOT granted",
+    "sleep": "SELECT pg_sleep(60)",
+    "running": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = :query",
+    "isolation": "SHOW transaction_isolation",
+    "outlives us": "SET LOCAL deadlock_timeout = '10s'",  # in a deadlock: who looks for it first is its victim
+}
+MARIADB_SQL = {
+    "own id": "SELECT CONNECTION_ID()",
+    "process": "SELECT @@pid_file",
+    "kill": "KILL :id",
+    "alive": "SELECT count(*) FROM information_schema.processlist WHERE id = :id",
+    "kill itself": "KILL CONNECTION_ID()",
+    "waits": (
+        "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = :id"
+    ),
+    "sleep": "SELECT SLEEP(60)",
+    "running": "SELECT count(*) FROM information_schema.processlist WHERE info = :query",
+    "isolation": "SELECT LOWER(REPLACE(@@tx_isolation, '-', ' '))",
+    "set": "SET max_statement_time = 77",
+    "shown": "SELECT @@max_statement_time",
+    "outlives us": "INSERT INTO parent (id) SELECT seq FROM seq_1_to_200",  # the victim is who has written less
+    "no foreign keys": "SET foreign_key_checks = OFF",
+}
 
 
 def sqlite_in_transaction(connection: Any) -> bool:
@@ -64,8 +116,29 @@ def psycopg_in_transaction(connection: Any) -> bool:
     return connection.info.transaction_status.name in ("ACTIVE", "INTRANS", "INERROR")
 
 
+def psycopg2_in_transaction(connection: Any) -> bool:
+    return not connection.closed and connection.info.transaction_status != 0  # IDLE
+
+
 def asyncpg_in_transaction(connection: Any) -> bool:
     return not connection.is_closed() and connection.is_in_transaction()
+
+
+def pymysql_in_transaction(connection: Any) -> bool:
+    return connection.open and bool(connection.server_status & 1)
+
+
+def asyncmy_in_transaction(connection: Any) -> bool:
+    last = connection if connection._result is None else connection._result  # its own word is stale after a statement
+    return connection.connected and bool(last.server_status & 1)
+
+
+def mysqlclient_in_transaction(connection: Any) -> bool:
+    if not connection.open:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@in_transaction")
+        return bool(cursor.fetchone()[0])
 
 
 def sqlite_on_connect(connection: Any) -> None:
@@ -90,6 +163,27 @@ POSTGRESQL_RESET = (
 )
 
 
+MARIADB_RESET = (
+    "BEGIN NOT ATOMIC"
+    " DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;"  # it has gone by itself
+    " FOR other IN (SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID())"
+    " DO EXECUTE IMMEDIATE CONCAT('KILL ', other.id); END FOR;"
+    " END",
+    "DROP DATABASE test",
+    "CREATE DATABASE test",
+    "USE test",
+)
+
+
+@compiles(ForeignKeyConstraint, "mariadb")
+def _not_deferred(constraint: ForeignKeyConstraint, compiler: Any, **options: Any) -> str:
+    """MariaDB has no word for a check that is put off."""
+    constraint.deferrable = constraint.initially = None
+    sql: str = compiler.visit_foreign_key_constraint(constraint, **options)
+    constraint.deferrable, constraint.initially = True, "DEFERRED"
+    return sql
+
+
 @dataclass(frozen=True)
 class Site:
     name: str
@@ -101,9 +195,12 @@ class Site:
     in_transaction: Callable[[Any], bool]  # asked of the driver's own connection
     on_connect: Callable[[Any], None] = lambda connection: None  # given SQLAlchemy's DBAPI connection
     reset: tuple[str, ...] = ()  # statements that empty the database before a test
+    sql: Mapping[str, str] = field(default_factory=dict)  # statements in the words of the database, see above
     lock_all: str | None = None  # a statement that is refused while anybody holds a lock
     connect_args: Mapping[str, Any] = field(default_factory=dict)
     python: tuple[int, int] = (3, 11)  # the site exists from this Python on
+    module: str = "sqlite3"  # the driver's own; where it is missing, this installs it:
+    install: str = "uv sync"
 
     def capabilities(self, style: Style) -> set[str]:
         return {*self.has, self.face, style}
@@ -119,6 +216,7 @@ SITES = [
         has=SQLITE | {"driver_begins"},
         in_transaction=sqlite_in_transaction,
         on_connect=sqlite_on_connect,
+        sql=SQLITE_SQL,
         lock_all="BEGIN EXCLUSIVE",
     ),
     Site(
@@ -130,6 +228,7 @@ SITES = [
         has=SQLITE | {"no_begin"},
         in_transaction=sqlite_in_transaction,
         on_connect=sqlite_on_connect,
+        sql=SQLITE_SQL,
         lock_all="BEGIN EXCLUSIVE",
         connect_args={"isolation_level": None},
     ),
@@ -142,6 +241,7 @@ SITES = [
         has=SQLITE | {"always_in_transaction"},
         in_transaction=lambda connection: False,  # it always is; what counts is that it holds no lock
         on_connect=sqlite_on_connect,
+        sql=SQLITE_SQL,
         lock_all="BEGIN EXCLUSIVE",
         connect_args={"autocommit": False},
         python=(3, 12),
@@ -155,6 +255,7 @@ SITES = [
         has=SQLITE | {"driver_begins"},
         in_transaction=sqlite_in_transaction,
         on_connect=sqlite_on_connect,
+        sql=SQLITE_SQL,
         lock_all="BEGIN EXCLUSIVE",
     ),
     Site(
@@ -163,9 +264,10 @@ SITES = [
         driver="postgresql+psycopg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL,
+        has=POSTGRESQL | {"pipeline", "subtransactions"},
         in_transaction=psycopg_in_transaction,
         reset=POSTGRESQL_RESET,
+        sql=POSTGRESQL_SQL,
     ),
     Site(
         name="psycopg-async",
@@ -173,9 +275,10 @@ SITES = [
         driver="postgresql+psycopg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL,
+        has=POSTGRESQL | {"pipeline", "subtransactions"},
         in_transaction=psycopg_in_transaction,
         reset=POSTGRESQL_RESET,
+        sql=POSTGRESQL_SQL,
     ),
     Site(
         name="asyncpg",
@@ -183,9 +286,59 @@ SITES = [
         driver="postgresql+asyncpg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL,
+        has=POSTGRESQL | {"subtransactions"},
         in_transaction=asyncpg_in_transaction,
         reset=POSTGRESQL_RESET,
+        sql=POSTGRESQL_SQL,
+    ),
+    Site(
+        name="psycopg2",
+        face="sync",
+        driver="postgresql+psycopg2",
+        plain_driver="postgresql+psycopg",
+        server="system_postgres",
+        has=POSTGRESQL,
+        in_transaction=psycopg2_in_transaction,
+        reset=POSTGRESQL_RESET,
+        sql=POSTGRESQL_SQL,
+        module="psycopg2",
+    ),
+    Site(
+        name="pymysql",
+        face="sync",
+        driver="mariadb+pymysql",
+        plain_driver="mariadb+pymysql",
+        server="mariadb",
+        has=MARIADB,
+        in_transaction=pymysql_in_transaction,
+        reset=MARIADB_RESET,
+        sql=MARIADB_SQL,
+        module="pymysql",
+    ),
+    Site(
+        name="mysqlclient",
+        face="sync",
+        driver="mariadb+mysqldb",
+        plain_driver="mariadb+pymysql",
+        server="mariadb",
+        has=MARIADB,
+        in_transaction=mysqlclient_in_transaction,
+        reset=MARIADB_RESET,
+        sql=MARIADB_SQL | {"sleep": "SELECT SLEEP(3)"},  # Ctrl-C waits for the statement's end
+        module="MySQLdb",
+        install="uv sync --extra mysqlclient (it is compiled: apt-get install libmariadb-dev pkg-config gcc)",
+    ),
+    Site(
+        name="asyncmy",
+        face="async",
+        driver="mariadb+asyncmy",
+        plain_driver="mariadb+pymysql",
+        server="mariadb",
+        has=MARIADB,
+        in_transaction=asyncmy_in_transaction,
+        reset=MARIADB_RESET,
+        sql=MARIADB_SQL,
+        module="asyncmy",
     ),
 ]
 

@@ -12,6 +12,8 @@ from sqlalchemy.engine import Dialect
 # A statement on user data, up to its table.
 DATA = re.compile(r"(UPDATE|INSERT.*? INTO|DELETE FROM|SELECT.*? FROM) \"?(\w+)", re.IGNORECASE)
 
+BEGINS = ("BEGIN", "START TRANSACTION")
+
 
 class Transcript:
     """Collects where the dialect hands over to the driver: what was refused or skipped before was not sent.
@@ -52,12 +54,12 @@ class Transcript:
         self._sent.clear()
 
     def _on_statement(self, cursor: Any, statement: str, *rest: Any) -> None:
-        if statement.startswith("BEGIN") and self._sent[-1:] == ["BEGIN"]:
+        if statement.startswith(BEGINS) and self._sent[-1:] == ["BEGIN"]:
             self._sent.pop()
         self._sent.append(" ".join(statement.split()))
 
     def _on_begin(self, connection: Any) -> None:
-        if not (self._sent and self._sent[-1].startswith("BEGIN")):
+        if not (self._sent and self._sent[-1].startswith(BEGINS)):
             self._sent.append("BEGIN")
 
 

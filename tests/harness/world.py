@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import time
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, TextClause, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
+from savepoints._databases import capabilities
 from tests.harness.face import FACES, bare, driven
 from tests.harness.models import Child, Item, Parent, item, tables
 from tests.harness.sites import Site, Style
@@ -118,6 +120,27 @@ class World:
         """The items as a second connection sees them: what is durable."""
         with self.aside.connect() as connection:
             return [tuple(row) for row in connection.execute(self._items)]
+
+    def sql(self, name: str) -> TextClause:
+        """A statement in the words of the database."""
+        return text(self.site.sql[name])
+
+    def code(self, error: Any) -> str | None:
+        """The database's own code of an error, as SQLAlchemy has wrapped it."""
+        return capabilities(self.sync_engine.dialect).code(error.orig)
+
+    def kill(self, id: int) -> None:
+        """End a connection from another one, and wait until it has gone."""
+        with self.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(self.sql("kill"), {"id": id})
+            self.wait_until(connection, "alive", id, gone=True)
+
+    def wait_until(self, connection: Connection, name: str, id: int, *, gone: bool = False) -> None:
+        """Ask until it is so, or not so any more."""
+        deadline = time.monotonic() + 30
+        while bool(connection.scalar(self.sql(name), {"id": id})) is gone:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     _items = select(item.c.id, item.c.name).order_by(item.c.id)
 

@@ -23,8 +23,8 @@ class Bench:
     def __init__(self, world: World, aside: Connection, plain: Connection) -> None:
         self.world = world
         self.aside = aside
-        self.plain = Plain(plain)
         self.has = world.site.capabilities(world.style)
+        self.plain = Plain(plain, deferring="deferred" in self.has)
 
     async def check_random(self, count: int, seed: int | None = None) -> None:
         """Check so many random programs; the first that goes wrong is shrunk and told."""
@@ -44,7 +44,8 @@ class Bench:
 
     async def problem(self, program: Program) -> str | None:
         """What is wrong with the library, or with the references, on this program."""
-        expected = self.reference(Memory(ending="whole_rollback" in self.has)).run(program)
+        memory = Memory(ending="whole_rollback" in self.has, deferring="deferred" in self.has)
+        expected = self.reference(memory).run(program)
         self.plain.clear()
         problem = difference(expected, self.reference(self.plain).run(program))
         if problem is not None:

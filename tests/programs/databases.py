@@ -49,10 +49,12 @@ class Memory:
 
     Args:
         ending: Whether the statement of ``Fail("whole")`` ends the whole transaction.
+        deferring: Whether an orphan is refused at COMMIT only.
     """
 
-    def __init__(self, *, ending: bool) -> None:
+    def __init__(self, *, ending: bool, deferring: bool) -> None:
         self._ending = ending
+        self._deferring = deferring
         self._rows: dict[int, str | None] = {TAKEN: None}
         self._before = dict(self._rows)
         self._savepoints: list[tuple[str, dict[int, str | None]]] = []
@@ -99,6 +101,8 @@ class Memory:
             self._rows[to] = self._rows.pop(key)
 
     def orphan(self, key: int) -> None:
+        if not self._deferring:
+            raise Refused
         self._rows[-key] = None
 
     def fail(self, what: str) -> None:
@@ -119,15 +123,15 @@ FAILURES = {
 
 
 class Plain:
-    """A driver's own connection, in autocommit mode, and tables that it alone sees."""
+    """A driver's own connection, in autocommit mode, and tables of its own."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, deferring: bool) -> None:
         """Takes the driver's connection from a connection in AUTOCOMMIT mode."""
         self._driver: Any = connection.connection.driver_connection
-        self._execute("CREATE TEMPORARY TABLE reference (id INTEGER PRIMARY KEY, name VARCHAR)")
+        deferred = " DEFERRABLE INITIALLY DEFERRED" if deferring else ""
+        self._execute("CREATE TABLE reference (id INTEGER PRIMARY KEY, name VARCHAR(200))")
         self._execute(
-            "CREATE TEMPORARY TABLE orphan"
-            " (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES reference DEFERRABLE INITIALLY DEFERRED)"
+            f"CREATE TABLE orphan (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES reference(id){deferred})"
         )
 
     def clear(self) -> None:
@@ -171,7 +175,7 @@ class Plain:
         self._execute(f"UPDATE reference SET id = {to} WHERE id = {key} AND {free}")
 
     def orphan(self, key: int) -> None:
-        self._execute(f"INSERT INTO orphan VALUES ({key}, 99)")
+        self._try(f"INSERT INTO orphan VALUES ({key}, 99)")
 
     def fail(self, what: str) -> None:
         self._try(FAILURES[what])
@@ -180,7 +184,9 @@ class Plain:
         return [tuple(row) for row in self._execute("SELECT id, name FROM reference ORDER BY id").fetchall()]
 
     def _execute(self, statement: str) -> Any:
-        return self._driver.execute(statement)
+        cursor = self._driver.cursor()
+        cursor.execute(statement)
+        return cursor
 
     def _try(self, statement: str) -> None:
         """What a program may get refused; any other error is one of the reference."""

@@ -6,11 +6,12 @@ from math import ceil
 
 import pytest
 
-from tests.harness.sites import places
+from tests.harness.sites import STYLES, places
 from tests.programs.bench import Bench
 
 #: In one run, over all sites and styles.
 LOCALLY = 5_000
+#: In one run, for each driver.
 THROUGH_THE_NETWORK = 1_000
 
 
@@ -23,4 +24,4 @@ async def test_programs(bench: Bench) -> None:
 @pytest.mark.slow
 @pytest.mark.needs("network")
 async def test_programs_through_the_network(bench: Bench) -> None:
-    await bench.check_random(ceil(THROUGH_THE_NETWORK / len(places({"network"}, set()))))
+    await bench.check_random(THROUGH_THE_NETWORK // len(STYLES))

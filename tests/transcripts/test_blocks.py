@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 from inline_snapshot import snapshot
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from savepoints import TransactionDoomed
 from tests.harness.world import World
@@ -290,10 +291,10 @@ async def test_immediate_means_nothing_elsewhere(world: World) -> None:
 
 @pytest.mark.needs("isolation_levels")
 async def test_isolation_level(world: World) -> None:
-    """The driver puts it into its BEGIN: no statement of its own, no round trip more."""
+    """The driver puts it into its BEGIN, or SQLAlchemy sets it on the connection: no statement of ours."""
     async with world.transaction(world.source, isolation_level="SERIALIZABLE") as t:
-        assert (await t.execute(text("SHOW transaction_isolation"))).scalar() == "serializable"
-    assert sent(world) == snapshot(["BEGIN", "SHOW transaction_isolation", "COMMIT"])
+        assert (await t.execute(world.sql("isolation"))).scalar() == "serializable"
+    assert sent(world) == ["BEGIN", world.site.sql["isolation"], "COMMIT"]
 
 
 @pytest.mark.needs("read_only")
@@ -304,12 +305,26 @@ async def test_read_only_and_deferrable(world: World) -> None:
     assert sent(world) == snapshot(["BEGIN", "SHOW transaction_read_only", "SHOW transaction_deferrable", "COMMIT"])
 
 
-@pytest.mark.lacks("read_only", "always_in_transaction")
+@pytest.mark.needs("read_only_setting")
+@pytest.mark.lacks("always_in_transaction")
 async def test_read_only_by_a_setting(world: World) -> None:
     """It belongs to the connection: it is taken back before the next user has it."""
     async with world.transaction(world.source, read_only=True) as t:
         await world.seen(t)
     assert sent(world) == snapshot(["BEGIN", "PRAGMA query_only = 1", "SELECT item", "PRAGMA query_only = 0", "COMMIT"])
+
+
+@pytest.mark.needs("read_only_begin")
+async def test_read_only_by_a_begin_of_its_own(world: World) -> None:
+    """It ends with the transaction: nothing is to be taken back."""
+    with leaves(DBAPIError):
+        async with world.transaction(world.source, isolation_level="READ COMMITTED", read_only=True) as t:
+            assert (await t.execute(world.sql("isolation"))).scalar() == "read committed"
+            await world.insert(t, 1)
+    assert sent(world) == ["START TRANSACTION READ ONLY", world.site.sql["isolation"], "INSERT item", "ROLLBACK"]
+    async with world.transaction(world.source) as t:
+        await world.insert(t, 2)
+    assert world.rows() == [(2, None)]
 
 
 # -- the names themselves

@@ -112,13 +112,25 @@ async def test_t07_plain_savepoint_in_autocommit_commits(world: World) -> None:
     assert world.rows() == [(1, "stays")]
 
 
-@pytest.mark.needs("core", "many_writers")
+@pytest.mark.needs("core", "failed_state")
 async def test_t07_plain_savepoint_in_autocommit_reaches_the_server(world: World) -> None:
     """SQLAlchemy lets it pass, and the server refuses it in words of its own. A failure means as above."""
     t = await in_autocommit(world)
     with pytest.raises(DBAPIError, match="SAVEPOINT can only be used in transaction blocks"):
         await t.begin_nested()
     await t.close()
+
+
+@pytest.mark.needs("core", "implicit_commit")
+async def test_t07_plain_savepoint_in_autocommit_makes_nothing(world: World) -> None:
+    """The server says yes, and there is none: the row stays, and the rollback fails. A failure means as above."""
+    t = await in_autocommit(world)
+    nested = await t.begin_nested()
+    await world.insert(t, 1, "stays")
+    with pytest.raises(DBAPIError, match=r"SAVEPOINT .* does not exist"):
+        await nested.rollback()
+    await t.close()
+    assert world.rows() == [(1, "stays")]
 
 
 @pytest.mark.needs("core")

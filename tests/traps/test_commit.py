@@ -44,6 +44,7 @@ async def test_t01_plain_refused_commit_is_kept_by_the_next_user(world: World) -
     assert children(world) == 1
 
 
+@pytest.mark.needs("deferred")
 async def test_t01_ours_refused_commit_is_rolled_back(world: World) -> None:
     with fails(IntegrityError):
         async with world.transaction(world.source) as t:
@@ -55,6 +56,7 @@ async def test_t01_ours_refused_commit_is_rolled_back(world: World) -> None:
     assert children(world) == 0
 
 
+@pytest.mark.needs("deferred")
 async def test_t01_ours_refused_plain_commit_over_a_bookmark_is_rolled_back(world: World) -> None:
     async with world.open() as t:
         await world.savepoint(t, "mark")
@@ -117,7 +119,7 @@ async def test_t11_ours_released_is_not_committed(world: World) -> None:
 # T12: a connection's commit event comes before the COMMIT, also before one that fails.
 
 
-@pytest.mark.needs("core")
+@pytest.mark.needs("core", "deferred")
 @pytest.mark.lacks("no_begin")
 async def test_t12_plain_commit_event_of_a_refused_commit(world: World) -> None:
     """A failure means that the event comes after the answer, and that hooks could hang on it."""
@@ -132,6 +134,7 @@ async def test_t12_plain_commit_event_of_a_refused_commit(world: World) -> None:
     assert children(world) == 0
 
 
+@pytest.mark.needs("deferred")
 async def test_t12_ours_is_committed_by_the_answer_alone(world: World) -> None:
     heard: list[str] = []
     with fails(IntegrityError):

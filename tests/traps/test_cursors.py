@@ -16,7 +16,7 @@ from tests.faults.suspensions import clear_frames
 from tests.harness.models import item
 from tests.harness.world import Target, World
 
-pytestmark = pytest.mark.needs("network")  # a server, which can hold a cursor
+pytestmark = pytest.mark.needs("cursors", "network")
 
 IDS = select(item.c.id).order_by(item.c.id)
 

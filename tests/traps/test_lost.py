@@ -11,8 +11,44 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from savepoints import TransactionLost
 from tests.behaviours.steps import fails
-from tests.faults.losses import Loss, connection_of, full, interrupted, or_rollback
+from tests.faults.losses import Loss, connection_of, deadlocked, full, interrupted, or_rollback
 from tests.harness.world import Target, World
+
+# T2: a deadlock ends the whole transaction, savepoints and all. (tests/faults/test_lost.py has ours at length.)
+
+
+@pytest.mark.needs("deadlock_ends_all")
+async def test_t02_plain_half_of_the_transaction_is_committed(world: World) -> None:
+    """The savepoint's exit fails with "does not exist", which hides the deadlock; what comes after is committed alone.
+
+    A failure means that SQLAlchemy notices that the transaction has ended.
+    """
+    async with world.open() as t:
+        await world.insert(t, 1, "before")
+        with fails(DBAPIError) as seen:
+            async with t.begin_nested():
+                await deadlocked(world, t)
+        assert world.code(seen.value) == "1305"
+        await world.insert(t, 3, "after")
+        await t.commit()
+    assert world.rows() == [(3, "after")]
+
+
+@pytest.mark.needs("deadlock_ends_all")
+async def test_t02_ours_tells_the_deadlock_and_keeps_nothing(world: World) -> None:
+    with fails(TransactionLost) as lost:
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1, "before")
+            with fails(DBAPIError) as seen:
+                async with world.savepoint(t):
+                    await deadlocked(world, t)
+            assert world.code(seen.value) == "1213"
+            with suppress(TransactionLost):
+                await world.insert(t, 3, "after")
+    assert lost.value.__cause__ is seen.value
+    assert "deadlock 1213" in str(lost.value)
+    assert world.rows() == []
+
 
 # T3: disk full, interrupt and OR ROLLBACK end the whole transaction. (tests/faults/test_lost.py has ours at length.)
 

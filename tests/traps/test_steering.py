@@ -316,7 +316,9 @@ async def test_t45_plain_name_in_mixed_case_is_missed(world: World) -> None:
             connection.dialect.do_savepoint(connection, "MixedCase")
 
         await world.run_sync(t, mark)
-        assert world.transcript.sent()[-1] == 'SAVEPOINT "MixedCase"'
+        quoted = world.sync_engine.dialect.identifier_preparer.quote("MixedCase")
+        assert quoted != "MixedCase"
+        assert world.transcript.sent()[-1] == f"SAVEPOINT {quoted}"
         if "failed_state" in world.site.has:
             with pytest.raises(DBAPIError, match="does not exist"):
                 await t.execute(text("ROLLBACK TO SAVEPOINT MixedCase"))

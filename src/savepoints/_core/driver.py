@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import IllegalStateChangeError
 
 from savepoints import _compat
-from savepoints._core import adopt, refusals, unsaved
+from savepoints._core import adopt, past, refusals, unsaved
 from savepoints._core.dialects import Answers
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._databases import Aftermath, Capabilities, capabilities
@@ -179,17 +179,10 @@ def _commit(dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: 
 
 def _rollback(row: Capabilities, dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: Any) -> None:
     if row.begin is not None and row.rollback_refused(dbapi_connection.driver_connection):
-        send_past(dialect, dbapi_connection, row.begin)
+        past.send(dialect, dbapi_connection, row.begin)
     stack = adopt.taken_from(dbapi_connection)
     proceed(dbapi_connection)
     if stack is not None and stack.root.session is None:
         if stack.unsaved and (end := ending()).closes:
             unsaved.warn(stack, end, raising=False)
         stack.rolled_back(End("rolled back"))
-
-
-def send_past(dialect: Dialect, dbapi_connection: Any, statement: str) -> None:
-    """By the driver's cursor: SQLAlchemy takes no statement in the middle of its own commit or rollback."""
-    cursor = dbapi_connection.cursor()
-    dialect.do_execute(cursor, statement, ())
-    cursor.close()

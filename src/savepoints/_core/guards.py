@@ -13,8 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
-from savepoints._core import adopt, refusals, unsaved
-from savepoints._core.driver import cover, note_touched, send_past, was_open
+from savepoints._core import adopt, implicit, past, refusals, streams, unsaved
+from savepoints._core.driver import cover, note_touched, was_open
 from savepoints._core.stack import Stack, detach
 from savepoints._core.stack import stack_of as any_stack_of
 from savepoints._core.wire import answer_hooks
@@ -82,6 +82,8 @@ def _before_cursor_execute(
         stack.turn.check_process("send SQL")
     if len(stack.begun) < len(stack.root.connections) and stack.capabilities.begin is None:
         stack.note_begin(connection)
+    if stack.capabilities.effect is not None:
+        implicit.watch(stack, connection, statement)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack)
     elif stack.levels and stack.sessions:
@@ -111,8 +113,8 @@ def _after_execute(
 ) -> None:
     if options.get(_STREAM):
         stack = stack_of(connection)
-        if stack is not None and stack.levels:
-            stack.levels[-1].streams += (result,)
+        if stack is not None:
+            streams.note(stack, result)
 
 
 # -- errors
@@ -134,6 +136,7 @@ def handle_error(context: ExceptionContext) -> None:
         # a refused ROLLBACK: SQLAlchemy may take it for done, and the pool's next user would commit our rows
         connection.invalidate(error)
     elif stack.plain is None or Repair.LOST in stack.repairs:
+        implicit.forget(stack)
         _record(stack, _aftermath(stack, connection, context), cause, what)
 
 
@@ -197,11 +200,24 @@ def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) 
     row = stack.capabilities
     if row.begin is not None and id(connection) not in stack.begun:
         return Aftermath.OPEN  # the driver has not begun yet: nothing can have been lost
-    return row.aftermath(connection.connection.driver_connection, context.original_exception)
+    told = row.aftermath(connection.connection.driver_connection, context.original_exception)
+    return _asked_aftermath(connection, row) if told is None else told
+
+
+def _asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
+    """What the server says, where the error can mean either; without an answer, the worse."""
+    if row.in_transaction is None:
+        return Aftermath.LOST
+    try:
+        [[answer]] = past.ask(connection.dialect, connection.connection, row.in_transaction)
+    except Exception:
+        return Aftermath.LOST
+    return Aftermath.OPEN if answer else Aftermath.LOST
 
 
 def _commit_failed(stack: Stack, connection: Connection, context: ExceptionContext, cause: Cause) -> None:
-    if context.is_disconnect and cause.error is not None:
+    unanswered = context.is_disconnect or stack.capabilities.commit_unanswered(context.original_exception)
+    if unanswered and cause.error is not None:
         stack.lose(cause.error, cause.what)
         return
     if Repair.COMMIT in stack.repairs:
@@ -273,7 +289,7 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
 def _undo_settings(stack: Stack, connection: Connection) -> None:
     """Take back what a read-only transaction set on the connection itself, before the pool has it again."""
     if stack.undo is not None and not connection.invalidated:
-        send_past(connection.dialect, connection.connection, stack.undo)
+        past.send(connection.dialect, connection.connection, stack.undo)
         stack.undo = None
 
 
@@ -281,7 +297,7 @@ def _prepare_rollback(stack: Stack, connection: Connection) -> None:
     """See to it that the driver takes a rollback also where the database has ended the transaction."""
     row = stack.capabilities
     if row.begin is not None and row.rollback_refused(connection.connection.driver_connection):
-        send_past(connection.dialect, connection.connection, row.begin)
+        past.send(connection.dialect, connection.connection, row.begin)
 
 
 def _on_rollback(connection: Connection) -> None:

@@ -14,7 +14,9 @@ from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import _compat
+from savepoints._core import past
 from savepoints._core.objects import Shown, Touched, forget_changes, restore
+from savepoints._databases import Capabilities
 
 if TYPE_CHECKING:
     from savepoints._core.stack import Stack
@@ -54,6 +56,12 @@ def send(connection: Connection, statement: str) -> None:
     connection.exec_driver_sql(statement, () if connection.dialect.positional else {}, _CONTROL)
 
 
+def send_rollback_to(row: Capabilities, connection: Connection, statement: str) -> None:
+    """Send ROLLBACK TO, and tell of what it has left."""
+    send(connection, statement)
+    past.warn_leftovers(connection.dialect, row, connection.connection)
+
+
 def session_connections(session: Session) -> list[Connection]:
     """The connections that a session's transaction uses, its default one at least, where it has one."""
     transaction = session.get_transaction()
@@ -90,7 +98,7 @@ class ConnectionMark:
         if wire is None:
             self.connection.dialect.do_rollback_to_savepoint(self.connection, self.name)
             return
-        send(self.connection, wire.rollback_to.format(self.name))
+        send_rollback_to(self.stack.capabilities, self.connection, wire.rollback_to.format(self.name))
         if not keep:
             self.release()
 
@@ -186,7 +194,7 @@ class SessionMark:
         if wire is not None and self.names and self.touched.is_light(self.session, self.nested):
             # Note [Keeping the nested transaction]
             for connection, name in self.names:
-                send(connection, wire.rollback_to.format(name))
+                send_rollback_to(self.stack.capabilities, connection, wire.rollback_to.format(name))
             # the nested transaction that stays would still expire what it has seen written, when a flush fails
             self._restore(self.touched.shown)
             if not keep:

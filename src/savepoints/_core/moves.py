@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.orm import Session
 
 from savepoints import errors
-from savepoints._core import hooks, objects, refusals
+from savepoints._core import hooks, objects, refusals, streams
 from savepoints._core.attach import Target, find, stack_for
 from savepoints._core.join import join, steer
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
@@ -114,7 +114,7 @@ def roll_back(level: SavepointLevel) -> None:
         stack.admit(level, Move.ROLLBACK_TO, "roll back to it")
         refuse_outside(stack, level, "roll back to")
         before = note_loaded(stack, level)
-        close_streams(stack, level)
+        streams.close(stack, level)
         _undo(stack, level, End(f"undone by the rollback of {refusals.called(level)}", caller()), keep=True)
         stack.stuck = None
         level.move(Move.ROLLBACK_TO)
@@ -138,14 +138,6 @@ def release(level: SavepointLevel) -> None:
         refuse_outside(stack, level, "release")
         level.mark.flush()
         merge(stack, level, where=caller())
-
-
-def close_streams(stack: Stack, level: SavepointLevel) -> None:
-    """The server forgets a cursor that was opened inside: a later read is told so, without breaking the transaction."""
-    for inner in stack.levels[stack.index(level) :]:
-        for result in inner.streams:
-            result.close()
-        inner.streams = ()
 
 
 Noted = list[tuple[Session, objects.Loaded]]
@@ -236,7 +228,7 @@ def end_undone(stack: Stack, level: SavepointLevel, how: End, first: BaseExcepti
         first: The error that led here: should the rollback be refused, a database's error is the cause of the loss.
     """
     before = note_loaded(stack, level)
-    close_streams(stack, level)
+    streams.close(stack, level)
     _undo(stack, level, End(f"undone by the end of {refusals.called(level)}", caller()), keep=False, first=first)
     stack.stuck = None
     stack.end(level, Move.ROLLBACK, how)

@@ -25,7 +25,7 @@ class Options(NamedTuple):
                 raise refusals.autocommit()
             options["isolation_level"] = self.isolation_level
         if self.read_only:
-            if row.read_only is None and row.read_only_on is None:
+            if row.read_only is None and row.read_only_on is None and row.begin_read_only is None:
                 raise _unknown_option("read_only", row)
             options |= row.read_only or {}
         if self.deferrable:

@@ -140,6 +140,11 @@ def autocommit() -> errors.NotSupported:
     )
 
 
+def implicit_commit(level: Level, words: str) -> errors.ImplicitCommit:
+    """A statement that would commit all that was done so far, and end every savepoint."""
+    return errors.ImplicitCommit(f"{words} would commit {called(level)} before its end")
+
+
 def unknown_outcome(level: Level, error: BaseException) -> errors.CommitOutcomeUnknown:
     """COMMIT without an answer."""
     return errors.CommitOutcomeUnknown(

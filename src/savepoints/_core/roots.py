@@ -100,7 +100,10 @@ def refuse_autocommit(connection: Connection, row: Capabilities) -> None:
 def begin_driver(stack: Stack, connection: Connection) -> None:
     """Make sure that the driver has a transaction open, as it was asked to be: see Note [Who sends BEGIN]."""
     row, options = stack.capabilities, stack.options
-    if id(connection) in stack.begun or row.begin is None:
+    if id(connection) in stack.begun:
+        return
+    if row.begin is None:
+        _begun_by_driver(stack, connection)
         return
     driver_connection = connection.connection.driver_connection
     running = row.standing(driver_connection) is Aftermath.OPEN
@@ -114,6 +117,14 @@ def begin_driver(stack: Stack, connection: Connection) -> None:
     if options.read_only and row.read_only_on is not None:
         connection.exec_driver_sql(row.read_only_on)
         stack.undo = row.read_only_off
+
+
+def _begun_by_driver(stack: Stack, connection: Connection) -> None:
+    row = stack.capabilities
+    if stack.options.read_only and row.begin_read_only is not None:
+        connection.exec_driver_sql(row.begin_read_only)
+    if row.effect is not None:  # a transaction is always open: from here on nothing may commit it by itself
+        stack.begun[id(connection)] = connection.connection.driver_connection
 
 
 # Note [Who sends BEGIN]

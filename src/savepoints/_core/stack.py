@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, NestedTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import errors
-from savepoints._core import hooks, plain, refusals, tasks
+from savepoints._core import hooks, plain, refusals, streams, tasks
 from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
@@ -24,6 +24,7 @@ from savepoints._model.states import Move, State
 from savepoints._places import caller, label, worker
 
 if TYPE_CHECKING:
+    from savepoints._core.implicit import Doubt
     from savepoints._core.roots import Root
     from savepoints._databases import Capabilities
 
@@ -73,6 +74,7 @@ class Stack:
         "begun",
         "capabilities",
         "cut",
+        "doubt",
         "due",
         "face",
         "first",
@@ -135,6 +137,7 @@ class Stack:
         self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
         self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
         self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
+        self.doubt: Doubt | None = None  # a statement that may have ended the transaction, until we know
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
         self.plain: plain.PlainCode | None = None  # where no verb of ours was used yet
         self.repairs = EVERY  # what is repaired where plain calls end levels
@@ -215,6 +218,8 @@ class Stack:
         """Ask SQLAlchemy and the drivers what happened past our listeners; costs no round trip."""
         if self.turn.taken:
             return
+        if self.doubt is not None and self.doubt.probed is None:
+            self.doubt.settle(self)
         transaction = self.transaction
         if transaction.refresh is not None:
             transaction.refresh()
@@ -222,10 +227,12 @@ class Stack:
             for connection in self.root.connections:
                 if connection.invalidated:
                     self.lose(None, "the connection was discarded")
-                elif (driver := self.begun.get(id(connection))) is not None and not connection.closed:
-                    standing = self.capabilities.standing(driver)
-                    if standing is not Aftermath.OPEN:
-                        self._note_standing(standing)
+                elif (
+                    (driver := self.begun.get(id(connection))) is not None
+                    and not connection.closed
+                    and (standing := self.capabilities.standing(driver)) is not Aftermath.OPEN
+                ):
+                    self._note_standing(standing)
 
     def note_begin(self, connection: Connection) -> None:
         """Where the driver begins with its first statement, it has begun when there is a second one."""
@@ -253,6 +260,9 @@ class Stack:
         try:
             if steering and self.levels:
                 self._check_context(verb)
+            streams.buffer(self)
+            if self.doubt is not None:
+                self.doubt.settle(self)
             self.look()
         except BaseException:
             self.turn.give_back()
@@ -302,9 +312,9 @@ class Stack:
             level.move(move if isinstance(level.after(move), State) else Move.OUTER_ROLLBACK, end)
         index = len(self.levels) - 1 if self.levels[-1] is level else self.index(level)
         if index:
-            around = self.levels[index - 1]
-            level.mark.merge(around.mark)
-            around.streams += level.streams
+            level.mark.merge(self.levels[index - 1].mark)
+        if index or self.capabilities.streams_block:
+            (self.levels[index - 1] if index else self.transaction).streams += level.streams
         if level.hooks:
             hooks.pass_on(self, level, self.levels[index - 1] if index else self.transaction)
         level.mark = None
@@ -362,6 +372,8 @@ class Stack:
 
     def refuse_commit(self, verb: str) -> None:
         """Refuse a plain commit inside a block of ours, and where the transaction cannot be committed."""
+        if self.doubt is not None:
+            self.doubt.settle(self)
         block = self.block or (self.joined[-1] if self.joined else None)
         if block is not None and self.transaction.recorded is not State.LOST:
             raise refusals.plain_call(verb, block)

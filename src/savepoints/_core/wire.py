@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Dialect
 
 from savepoints import errors
-from savepoints._core import adopt, plain
+from savepoints._core import adopt, past, plain
 from savepoints._core.dialects import Answers
 from savepoints._core.marks import send
 from savepoints._core.plain import PlainCode
@@ -47,6 +47,8 @@ def answer_hooks(dialect: Dialect) -> None:
         # an option since SQLAlchemy 2.0.43: in its eyes a driver that leaves BEGIN to us commits each statement by
         # itself, and the ROLLBACK of our transaction would be left out
         answers["skip_autocommit_rollback"] = False
+    if row.warnings is not None:
+        answers["do_rollback"] = partial(past.roll_back, dialect, row)
     if row.rollback_left_out:
         answers["do_rollback"] = partial(_rollback, dialect, row, dialect.do_rollback)
     wire = row.wire
@@ -77,6 +79,12 @@ def _send(stack: Stack | None, connection: Connection, statement: str, name: str
         connection.exec_driver_sql(statement.format(name))
 
 
+def _send_back(stack: Stack | None, connection: Connection, wire: Wire, name: str) -> None:
+    """Send ROLLBACK TO, and tell of what it has left."""
+    _send(stack, connection, wire.rollback_to, name)
+    past.warn_leftovers(connection.dialect, capabilities(connection.dialect), connection.connection)
+
+
 def _savepoint(wire: Wire, connection: Connection, name: str) -> None:
     stack = adopt.of_connection(connection)
     if stack is not None:
@@ -95,7 +103,7 @@ def _savepoint(wire: Wire, connection: Connection, name: str) -> None:
 def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
     stack = stack_of(connection)
     if stack is None:
-        _send(stack, connection, wire.rollback_to, name)
+        _send_back(stack, connection, wire, name)
         found = adopt.installations.get(connection.dialect)
         if found is not None and Repair.RELEASE in found.repairs:  # in autocommit mode
             _send(stack, connection, str(wire.release), name)
@@ -108,13 +116,13 @@ def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
         _undo(wire, stack, stack.plain, connection, name)
         return
     with stack.letting_through():
-        _send(stack, connection, wire.rollback_to, name)
+        _send_back(stack, connection, wire, name)
     if not stack.turn.taken and not _is_ours(stack, connection, name):
         _send(stack, connection, str(wire.release), name)
 
 
 def _undo(wire: Wire, stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:
-    _send(stack, connection, wire.rollback_to, name)
+    _send_back(stack, connection, wire, name)
     code.ended(connection, name)
     if stack.stuck is not None:
         stack.heal()
@@ -149,7 +157,7 @@ def _undo_refused(wire: Wire, stack: Stack, connection: Connection, name: str) -
     """Undo a plain nested transaction that cannot be kept: SQLAlchemy takes it for ended, and sends no ROLLBACK TO."""
     plain.end(stack, connection, Move.OUTER_ROLLBACK, "undone, for it could not be released,")
     with stack.letting_through():
-        _send(stack, connection, wire.rollback_to, name)
+        _send_back(stack, connection, wire, name)
     _send(stack, connection, str(wire.release), name)
 
 

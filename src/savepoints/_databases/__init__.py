@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL
 
 from savepoints import errors
-from savepoints._databases import cautious, classifier, postgresql, sqlite
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom
+from savepoints._databases import cautious, classifier, mariadb, postgresql, sqlite, unproven
+from savepoints._databases.capabilities import Aftermath, Capabilities, Effect, Kind, RetryFrom
 from savepoints._databases.classifier import Classification
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "Aftermath",
     "Capabilities",
     "Classification",
+    "Effect",
     "Kind",
     "RetryFrom",
     "capabilities",
@@ -33,14 +34,16 @@ __all__ = [
 ]
 
 #: All rows, by the dialect's name and driver.
-ROWS = {(row.database, row.driver): row for row in (*sqlite.ROWS, *postgresql.ROWS)}
+ROWS = {(row.database, row.driver): row for row in (*sqlite.ROWS, *postgresql.ROWS, *mariadb.ROWS, *unproven.ROWS)}
 
 
 def capabilities(dialect: Dialect | None) -> Capabilities:
     """The row of a database and driver, by what SQLAlchemy calls them; None where no connection is in use yet."""
     if dialect is None:
         return cautious.row("unknown", "unknown")
-    return ROWS.get((dialect.name, dialect.driver)) or cautious.row(dialect.name, dialect.driver)
+    # SQLAlchemy's MySQL dialect knows which of the two it talks to after it has connected
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    return ROWS.get((name, dialect.driver)) or cautious.row(name, dialect.driver)
 
 
 def classify(error: BaseException) -> Classification:

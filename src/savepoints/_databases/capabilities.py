@@ -16,6 +16,14 @@ class Aftermath(Enum):
     LOST = "lost"
 
 
+class Effect(Enum):
+    """What a statement does to the transaction, besides its work; the smaller number weighs more."""
+
+    COMMITS = 1  # by itself, as DDL on some databases
+    OPAQUE = 2  # what nobody can tell from its text, as CALL
+    ENDS = 3  # as it says: COMMIT, ROLLBACK
+
+
 class Kind(StrEnum):
     """What sort of error it is; it equals its name in words."""
 
@@ -114,10 +122,19 @@ class Capabilities:
         settings: Whether session settings made inside a savepoint are undone with it.
         begin: SQL that begins a transaction where the driver does not by itself, else None.
         begin_immediate: SQL that begins one with the write lock taken, else None.
+        begin_read_only: SQL that begins a read-only transaction, where that is not an option of the driver.
         restart: SQL that ends the driver's own empty transaction, so that ``begin_immediate`` can be sent.
         standing: What the driver connection says of a transaction that was begun, without a round trip; None where it
             cannot tell an open one from a failed one.
-        aftermath: What an error left of the transaction, from the driver connection and the driver's error.
+        aftermath: What an error left of the transaction, from the driver connection and the driver's error; None where
+            the server has to be asked by ``in_transaction``.
+        in_transaction: SQL that asks the server whether a transaction is open; its answer is one value.
+        commit_unanswered: Whether an error of COMMIT leaves open what became of it, though the connection lives.
+        effect: What a statement does to the transaction besides its work, and the words that tell it; None where no
+            statement does such a thing, or where ``standing`` tells it afterwards.
+        warned: Whether the server's last answer came with warnings, from the driver connection.
+        warnings: SQL that asks for these warnings; the number of each is its second value.
+        not_rolled_back: The number of the warning that some rows cannot be rolled back.
         kind: What sort of error it is.
         code: The database's own code of an error, as text.
         errors: The table of errors, by that code.
@@ -130,6 +147,7 @@ class Capabilities:
             it takes for open: ``begin`` has to be sent before.
         rollback_left_out: SQLAlchemy's part of the driver may take a transaction for ended that is open, and leave
             ROLLBACK out: ``standing`` is asked afterwards.
+        streams_block: While a result is streamed, the connection takes no other statement.
         driver_autocommit: Whether the driver connection commits each statement by itself.
     """
 
@@ -142,7 +160,7 @@ class Capabilities:
     failed_statement: Literal["undone alone", "transaction failed", "not known"]
     sequences: Literal["reused", "hole", "not known"]
     settings: Literal["undone", "kept", "not known"]
-    aftermath: Callable[[Any, BaseException], Aftermath]
+    aftermath: Callable[[Any, BaseException], Aftermath | None]
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
     errors: Rules = field(default_factory=dict)
@@ -150,10 +168,18 @@ class Capabilities:
     named: Callable[[BaseException], tuple[str | None, str | None]] = _unnamed
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
+    streams_block: bool = False
     driver_autocommit: Callable[[Any], bool | None] = _none
     standing: Callable[[Any], Aftermath | None] = _none
+    in_transaction: str | None = None
+    commit_unanswered: Callable[[BaseException], bool | None] = _none
+    effect: Callable[[str], tuple[Effect, str] | None] | None = None
+    warned: Callable[[Any], bool | None] = _none
+    warnings: str | None = None
+    not_rolled_back: int | None = None
     begin: str | None = None
     begin_immediate: str | None = None
+    begin_read_only: str | None = None
     restart: str | None = None
     read_only: Mapping[str, Any] | None = None
     read_only_on: str | None = None

@@ -1,4 +1,4 @@
-"""PostgreSQL through psycopg and asyncpg.
+"""PostgreSQL through psycopg, psycopg2 and asyncpg.
 
 Sources: "SAVEPOINT" and "PostgreSQL Error Codes" of the manual. After an error of the *server* the transaction takes
 only a rollback; an error that the driver makes by itself (encoding, wrong number of parameters) leaves it usable.
@@ -43,13 +43,13 @@ ERRORS: Rules = {
     "57P05": Rule(Kind.DISCONNECT, _AGAIN),
 }
 
-# libpq's PQtransactionStatus, which psycopg hands through
+# libpq's PQtransactionStatus, which both psycopgs hand through
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _NO_ANSWER = range(5)
 
 
 def code(error: BaseException) -> str | None:
     """SQLSTATE, where the server gave one (a killed server gives none)."""
-    state = getattr(error, "sqlstate", None)
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # psycopg2 calls it pgcode
     return state if isinstance(state, str) else None
 
 
@@ -62,16 +62,27 @@ def _named(told: Any) -> tuple[str | None, str | None]:
     return getattr(told, "constraint_name", None), getattr(told, "column_name", None)
 
 
-def _psycopg_standing(driver_connection: Any) -> Aftermath:
+def _libpq_standing(status: int) -> Aftermath:
     """libpq keeps the truth: the server tells the transaction's status with each answer."""
-    status = driver_connection.pgconn.transaction_status
     if status == _IN_ERROR:
         return Aftermath.FAILED
     return Aftermath.OPEN if status in (_ACTIVE, _IN_TRANSACTION) else Aftermath.LOST
 
 
+def _psycopg_standing(driver_connection: Any) -> Aftermath:
+    return _libpq_standing(driver_connection.pgconn.transaction_status)
+
+
 def _psycopg_aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
     return _psycopg_standing(driver_connection)
+
+
+def _psycopg2_standing(driver_connection: Any) -> Aftermath:
+    return _libpq_standing(driver_connection.info.transaction_status)
+
+
+def _psycopg2_aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
+    return _psycopg2_standing(driver_connection)
 
 
 def _asyncpg_standing(driver_connection: Any) -> Aftermath | None:
@@ -124,6 +135,12 @@ ROWS = (
         "psycopg",
         _psycopg_aftermath,
         _psycopg_standing,
+        named=lambda error: _named(getattr(error, "diag", None)),
+    ),
+    _row(
+        "psycopg2",
+        _psycopg2_aftermath,
+        _psycopg2_standing,
         named=lambda error: _named(getattr(error, "diag", None)),
     ),
     _row(

@@ -77,6 +77,7 @@ class Level(Hooking):
         "recorded",
         "serial",
         "stack",
+        "streams",
     )
 
     TABLE: ClassVar[Mapping[State, states.Row]]
@@ -94,6 +95,7 @@ class Level(Hooking):
         self.block: bool = False
         self.opened_by: Worker | None = None
         self.serial: int = next(_serial)
+        self.streams: tuple[Any, ...] = ()
         self._end: End | None = None
         #: The state as far as events have told it; see `state`.
         self.recorded: State = State.OPEN
@@ -213,7 +215,7 @@ class SavepointLevel(Level):
         rollbacks: How many times it was rolled back and kept.
     """
 
-    __slots__ = ("_rollback", "_suppress", "mark", "rollbacks", "streams")
+    __slots__ = ("_rollback", "_suppress", "mark", "rollbacks")
 
     TABLE = states.SAVEPOINT
     ENDS = states.SAVEPOINT_ENDS
@@ -222,8 +224,6 @@ class SavepointLevel(Level):
         super().__init__(stack, name, parent)
         self.mark: Any = mark
         self.rollbacks: int = 0
-        #: Results that are read from the server bit by bit, opened inside.
-        self.streams: tuple[Any, ...] = ()
         #: Whether the end of its block undoes it in any case, and which errors it swallows.
         self._rollback: bool = False
         self._suppress: type[BaseException] | tuple[type[BaseException], ...] = ()

@@ -1,0 +1,78 @@
+"""Statements that end the transaction past SQLAlchemy: refused where they do it by themselves, found out where not.
+
+Only where the database's row knows of such statements (``Capabilities.effect``).
+"""
+
+# Note [Statements nobody can see through]
+# A procedure may hold DDL, which commits, and DML after it, which begins anew: the server says "in a transaction" then
+# as before, and the rest would be kept without the part. But a savepoint does not outlive a commit. So one of ours is
+# made before such a statement, and released before the next one: where it is not there any more, all is lost. That
+# costs two round trips for each CALL, and nothing for any other statement.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy.engine import Connection
+
+from savepoints._core import past, refusals
+from savepoints._databases import Effect
+from savepoints._model.states import State
+
+if TYPE_CHECKING:
+    from savepoints._core.stack import Stack
+
+_SAVEPOINT = "SAVEPOINT sp_probe"
+_RELEASE = "RELEASE SAVEPOINT sp_probe"
+
+
+class Doubt(NamedTuple):
+    """A statement was sent that has ended the transaction, or may have: then there is a probe on its connection."""
+
+    words: str
+    probed: Connection | None
+
+    def settle(self, stack: Stack) -> None:
+        """Find out whether it has."""
+        stack.doubt = None
+        connection = self.probed
+        error: Exception | None = None
+        if connection is not None:
+            if connection.closed or connection.invalidated:
+                return
+            try:
+                past.send(connection.dialect, connection.connection, _RELEASE)
+            except Exception as missing:
+                error = missing
+            else:
+                return
+        stack.lose(error, f"{self.words} has committed it, or rolled it back", "unseen")
+
+
+def watch(stack: Stack, connection: Connection, statement: str) -> None:
+    """Look at a statement that is about to be sent.
+
+    Raises:
+        ImplicitCommit: It would commit.
+    """
+    if stack.doubt is not None:
+        stack.doubt.settle(stack)
+    row = stack.capabilities
+    if row.effect is None or id(connection) not in stack.begun or stack.transaction.recorded is State.LOST:
+        return
+    found = row.effect(statement)
+    if found is None:
+        return
+    effect, words = found
+    if effect is Effect.COMMITS:
+        raise refusals.implicit_commit(stack.transaction, words)
+    opaque = effect is Effect.OPAQUE
+    if opaque:
+        past.send(connection.dialect, connection.connection, _SAVEPOINT)
+    stack.doubt = Doubt(words, connection if opaque else None)
+
+
+def forget(stack: Stack) -> None:
+    """The last statement was refused: it has ended nothing, unless somebody has to look inside it."""
+    if stack.doubt is not None and stack.doubt.probed is None:
+        stack.doubt = None

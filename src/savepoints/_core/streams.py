@@ -1,0 +1,42 @@
+"""Results that are read while they come: what was opened inside a savepoint ends with it.
+
+See Note [One statement at a time].
+"""
+
+# Note [One statement at a time]
+# Some servers answer one statement after the other: while a result is streamed, the connection takes nothing else. One
+# of their drivers throws the rest of the rows away then, with a warning; another refuses, in words that SQLAlchemy
+# takes for a lost connection. So the rest of each open stream is read into memory before a verb of ours sends anything:
+# its reader goes on behind the savepoint as on other databases, at the price of the memory.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from savepoints import _compat
+from savepoints._model.levels import SavepointLevel
+
+if TYPE_CHECKING:
+    from savepoints._core.stack import Stack
+
+
+def note(stack: Stack, result: Any) -> None:
+    """A streamed result was opened."""
+    if stack.levels or stack.capabilities.streams_block:
+        stack.top.streams = (*filter(_compat.streams, stack.top.streams), result)
+
+
+def buffer(stack: Stack) -> None:
+    """Before a verb of ours sends anything: read the rest of what is streamed, where it would be in the way."""
+    if stack.capabilities.streams_block:
+        for level in (stack.transaction, *stack.levels):
+            for result in level.streams:
+                _compat.buffer(result)
+
+
+def close(stack: Stack, level: SavepointLevel) -> None:
+    """The server forgets a cursor that was opened inside: a later read is told so, without breaking the transaction."""
+    for inner in stack.levels[stack.index(level) :]:
+        for result in inner.streams:
+            result.close()
+        inner.streams = ()

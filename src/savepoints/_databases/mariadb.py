@@ -1,0 +1,160 @@
+"""MariaDB through PyMySQL, mysqlclient and asyncmy, and what the documentation says of its relatives.
+
+Sources: "SAVEPOINT", "Transactions", "SQL statements that cause an implicit commit" and "MariaDB Error Codes" of the
+manual. These drivers switch autocommit off when they connect, so that a transaction is always open and BEGIN is not
+sent: inside a transaction it would commit what an application did before. A refused statement is undone alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
+from savepoints._databases.mariadb_statements import effect
+
+_AGAIN, _PART = RetryFrom.TRANSACTION, RetryFrom.SAVEPOINT
+
+#: By number. "MariaDB Error Codes" of the manual; what becomes of the transaction: measured.
+ERRORS: Rules = {
+    "1020": Rule(Kind.SERIALIZATION, _AGAIN),
+    "1021": Rule(Kind.FULL, _AGAIN, "make space"),
+    "1047": Rule(Kind.UNAVAILABLE, _AGAIN),  # Galera: this node has no quorum
+    "1048": Rule(Kind.NOT_NULL),
+    "1054": Rule(Kind.PROGRAMMING),
+    "1062": Rule(Kind.UNIQUE),
+    "1064": Rule(Kind.PROGRAMMING),
+    "1114": Rule(Kind.FULL, _AGAIN, "make space"),
+    "1142": Rule(Kind.PROGRAMMING),
+    "1146": Rule(Kind.PROGRAMMING),
+    "1180": Rule(Kind.UNAVAILABLE, _AGAIN),  # Galera: it was lost while COMMIT was under way
+    "1205": Rule(Kind.LOCK_TIMEOUT, _PART),
+    "1213": Rule(Kind.DEADLOCK, _AGAIN),  # also a transaction that Galera has refused or ended for another node's
+    "1216": Rule(Kind.FOREIGN_KEY),
+    "1217": Rule(Kind.FOREIGN_KEY),
+    "1264": Rule(Kind.DATA),
+    "1265": Rule(Kind.DATA),
+    "1292": Rule(Kind.DATA),
+    "1317": Rule(Kind.INTERRUPTED, _AGAIN, "see who interrupted it"),
+    "1364": Rule(Kind.NOT_NULL),
+    "1366": Rule(Kind.DATA),
+    "1406": Rule(Kind.DATA),
+    "1451": Rule(Kind.FOREIGN_KEY),
+    "1452": Rule(Kind.FOREIGN_KEY),
+    "1586": Rule(Kind.UNIQUE),
+    "1614": Rule(Kind.DEADLOCK, _AGAIN),
+    "1927": Rule(Kind.DISCONNECT, _AGAIN),
+    "1969": Rule(Kind.STATEMENT_TIMEOUT, _PART),
+    "2006": Rule(Kind.DISCONNECT, _AGAIN),
+    "2013": Rule(Kind.DISCONNECT, _AGAIN),
+    "2055": Rule(Kind.DISCONNECT, _AGAIN),
+    "3024": Rule(Kind.STATEMENT_TIMEOUT, _PART),
+    "3572": Rule(Kind.LOCK_TIMEOUT, _PART),
+    "3819": Rule(Kind.CHECK),
+    "4025": Rule(Kind.CHECK),
+    "4031": Rule(Kind.DISCONNECT, _AGAIN),
+}
+_NO_SUCH = 1305  # a savepoint, function or procedure
+
+#: The server has rolled the whole transaction back, or the connection is gone.
+_LOST = {1213, 1614, 1047, 1180, 3101, *(int(code) for code, rule in ERRORS.items() if rule.kind is Kind.DISCONNECT)}
+
+#: A setting of the server decides: innodb_rollback_on_timeout, innodb_snapshot_isolation; 1206 is a full lock table.
+_DEPENDS = {1205, 1206, 1020}
+
+#: COMMIT was under way when the node lost the cluster: the others may have it.
+_UNANSWERED = {1180}
+
+#: "Some non-transactional changed tables couldn't be rolled back"
+_NOT_ROLLED_BACK = 1196
+
+
+def number(error: BaseException) -> int | None:
+    """The number of an error, where the server or the driver gave one."""
+    found = error.args[0] if error.args else None
+    return found if isinstance(found, int) else None
+
+
+def code(error: BaseException) -> str | None:
+    """The number of the error as text."""
+    found = number(error)
+    return None if found is None else str(found)
+
+
+def kind(error: BaseException) -> Kind:
+    """By the number of the error."""
+    if number(error) == _NO_SUCH:
+        return Kind.CONSEQUENCE if "SAVEPOINT" in str(error) else Kind.OTHER
+    return rule_of(code(error), ERRORS).kind
+
+
+def aftermath(driver_connection: Any, error: BaseException) -> Aftermath | None:
+    """By the number: an error's answer does not tell whether a transaction is open."""
+    found = number(error)
+    if found in _LOST:
+        return Aftermath.LOST
+    return None if found in _DEPENDS else Aftermath.OPEN
+
+
+def commit_unanswered(error: BaseException) -> bool:
+    """Whether COMMIT failed in a way that leaves open what became of it."""
+    return number(error) in _UNANSWERED
+
+
+def _autocommit(driver_connection: Any) -> bool:
+    """Each of the drivers keeps what the server has told last."""
+    return bool(driver_connection.get_autocommit())
+
+
+def _result_warned(driver_connection: Any) -> bool:
+    """PyMySQL keeps the last answer."""
+    result = driver_connection._result
+    return result is not None and result.warning_count > 0
+
+
+def _asked_for_warnings(driver_connection: Any) -> bool:
+    """asyncmy has asked for the warnings by itself, to log them, and forgotten the answer that they came with."""
+    return driver_connection._result is None
+
+
+def _client_warned(driver_connection: Any) -> bool:
+    return bool(driver_connection.warning_count() > 0)
+
+
+_TABLES = "tables of an engine without transactions (MyISAM, Aria, MEMORY) keep what was written: a warning tells"
+
+
+def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabilities:
+    return Capabilities(
+        database="mariadb",
+        driver=driver,
+        proven=True,
+        wire=Wire(),
+        releases=True,
+        transactional_ddl="implicit commit",
+        failed_statement="undone alone",
+        sequences="hole",
+        settings="kept",
+        aftermath=aftermath,
+        kind=kind,
+        code=code,
+        errors=ERRORS,
+        raised_by=(package,),
+        in_transaction="SELECT @@in_transaction",
+        commit_unanswered=commit_unanswered,
+        effect=effect,
+        driver_autocommit=_autocommit,
+        streams_block=True,
+        warned=warned,
+        warnings="SHOW WARNINGS",
+        not_rolled_back=_NOT_ROLLED_BACK,
+        begin_read_only="START TRANSACTION READ ONLY",
+        notes=(_TABLES,),
+    )
+
+
+ROWS = (
+    _row("pymysql", "pymysql", _result_warned),
+    _row("mysqldb", "MySQLdb", _client_warned),
+    _row("asyncmy", "asyncmy", _asked_for_warnings),
+)
