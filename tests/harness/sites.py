@@ -90,8 +90,9 @@ MARIADB_SQL = {
     "kill": "KILL :id",
     "alive": "SELECT count(*) FROM information_schema.processlist WHERE id = :id",
     "kill itself": "KILL CONNECTION_ID()",
-    "waits": (
-        "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = :id"
+    "waits": (  # anybody: innodb_trx would know whom, and is not looked up anew for who asks often
+        "SELECT variable_value + 0 FROM information_schema.global_status"
+        " WHERE variable_name = 'Innodb_row_lock_current_waits' AND :id > 0"
     ),
     "sleep": "SELECT SLEEP(60)",
     "running": "SELECT count(*) FROM information_schema.processlist WHERE info = :query",
@@ -300,7 +301,7 @@ SITES = [
         has=POSTGRESQL,
         in_transaction=psycopg2_in_transaction,
         reset=POSTGRESQL_RESET,
-        sql=POSTGRESQL_SQL,
+        sql=POSTGRESQL_SQL | {"sleep": "SELECT pg_sleep(3)"},  # Ctrl-C waits for its end
         module="psycopg2",
     ),
     Site(

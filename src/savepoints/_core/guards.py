@@ -116,6 +116,8 @@ def _handle_error(context: ExceptionContext) -> None:
     stack = stack_of(connection)
     if stack is None or connection.closed or connection.invalidated:
         return
+    if context.is_disconnect and stack.capabilities.still_connected(connection.connection.driver_connection, error):
+        context.is_disconnect = False
     cause = context.sqlalchemy_exception or error
     what = _told(stack, context)
     if stack.transaction.recorded is State.COMMITTING:

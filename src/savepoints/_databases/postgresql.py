@@ -7,6 +7,7 @@ only a rollback; an error that the driver makes by itself (encoding, wrong numbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, Wire
@@ -69,6 +70,11 @@ def _psycopg2_aftermath(driver_connection: Any, error: BaseException) -> Afterma
     return _psycopg2_standing(driver_connection)
 
 
+def _cursor_closed(driver_connection: Any, error: BaseException) -> bool:
+    """SQLAlchemy goes by the words "cursor already closed": a stream whose savepoint was rolled back says them, too."""
+    return "cursor already closed" in str(error) and not driver_connection.closed
+
+
 def _asyncpg_standing(driver_connection: Any) -> Aftermath | None:
     in_transaction = not driver_connection.is_closed() and driver_connection.is_in_transaction()
     return None if in_transaction else Aftermath.LOST
@@ -112,6 +118,6 @@ def _row(
 
 ROWS = (
     _row("psycopg", _psycopg_aftermath, _psycopg_standing),
-    _row("psycopg2", _psycopg2_aftermath, _psycopg2_standing),
+    replace(_row("psycopg2", _psycopg2_aftermath, _psycopg2_standing), still_connected=_cursor_closed),
     _row("asyncpg", _asyncpg_aftermath, _asyncpg_standing, rollback_left_out=True),
 )
