@@ -200,6 +200,7 @@ class Site:
     lock_all: str | None = None  # a statement that is refused while anybody holds a lock
     connect_args: Mapping[str, Any] = field(default_factory=dict)
     python: tuple[int, int] = (3, 11)  # the site exists from this Python on
+    slow: bool = False  # left out where CI repeats the suite: drivers beside another one of the same database
     module: str = "sqlite3"  # the driver's own; where it is missing, this installs it:
     install: str = "uv sync"
 
@@ -302,6 +303,7 @@ SITES = [
         in_transaction=psycopg2_in_transaction,
         reset=POSTGRESQL_RESET,
         sql=POSTGRESQL_SQL | {"sleep": "SELECT pg_sleep(3)"},  # Ctrl-C waits for its end
+        slow=True,
         module="psycopg2",
     ),
     Site(
@@ -314,6 +316,7 @@ SITES = [
         in_transaction=pymysql_in_transaction,
         reset=MARIADB_RESET,
         sql=MARIADB_SQL,
+        slow=True,
         module="pymysql",
     ),
     Site(
@@ -326,6 +329,7 @@ SITES = [
         in_transaction=mysqlclient_in_transaction,
         reset=MARIADB_RESET,
         sql=MARIADB_SQL | {"sleep": "SELECT SLEEP(3)"},  # Ctrl-C waits for the statement's end
+        slow=True,
         module="MySQLdb",
         install="uv sync --extra mysqlclient (it is compiled: apt-get install libmariadb-dev pkg-config gcc)",
     ),
