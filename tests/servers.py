@@ -326,9 +326,9 @@ class MariaDB(Server):
 
     INSTALL = "apt-get install mariadb-server (no service has to run; elsewhere: the package that has mariadbd)"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
         program("mariadbd")
-        self.node = Node(self, "data")
+        self.node = Node(self, "data", settings)
         super().__init__("mariadb")
 
     @property

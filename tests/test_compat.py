@@ -270,3 +270,35 @@ def test_the_three_hooks_send_all_savepoint_statements(engine: Engine, face: str
         assert asked == [hooks[0], hooks[1], hooks[0], hooks[2]]
     else:  # a session's nested transaction begins on its connections when it is first used
         assert asked[-2:] == [hooks[0], hooks[2]]
+
+
+# Result.cursor, .cursor_strategy, and the rows that a strategy has fetched ahead
+
+
+def test_buffer(engine: Engine) -> None:
+    """The rest of a streamed result is read at once, and its reader goes on where it was."""
+    with engine.begin() as connection:
+        connection.execute(item.insert(), [{"id": id} for id in range(1, 101)])
+    with engine.connect() as connection:
+        result = connection.execution_options(stream_results=True, max_row_buffer=7).execute(select(item.c.id))
+        found = [id for (id,) in result.fetchmany(3)]
+        cursor = result.cursor
+        assert cursor is not None
+        assert _compat.streams(result)
+        _compat.buffer(result)
+        _compat.buffer(result)
+        assert cursor.fetchall() == []
+        found += [id for (id,) in result]
+        assert not _compat.streams(result)
+        _compat.buffer(result)
+    assert found == list(range(1, 101))
+
+
+def test_streams(engine: Engine) -> None:
+    """A result that was read to its end, or closed by its user, has no cursor any more."""
+    with engine.connect() as connection:
+        for end in ("all", "close"):
+            result = connection.execution_options(stream_results=True).execute(select(item))
+            assert _compat.streams(result)
+            getattr(result, end)()
+            assert not _compat.streams(result)
