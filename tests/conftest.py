@@ -87,7 +87,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         needs = {name for mark in marks.iter_markers("needs") for name in mark.args}
         lacks = {name for mark in marks.iter_markers("lacks") for name in mark.args}
         chosen = places(needs, lacks)
-        metafunc.parametrize("world", chosen, indirect=True, ids=[f"{site.name}-{style}" for site, style in chosen])
+        params = [
+            pytest.param((site, style), id=f"{site.name}-{style}", marks=[pytest.mark.slow] if site.slow else [])
+            for site, style in chosen
+        ]
+        metafunc.parametrize("world", params, indirect=True)
 
 
 @pytest.fixture

@@ -287,6 +287,7 @@ class Node:
                 ("pid-file", "mariadbd.pid"),
                 ("init-file", "users.sql"),
             )
+            if key != "init-file" or (self.folder / file).exists()
         )
         file = self.server.write(f"{self.name}.cnf", f"{MARIADB_SETTINGS}port = {self.port}\n{own}{self.settings}")
         with (self.folder / "log").open("ab") as log:
@@ -325,9 +326,9 @@ class MariaDB(Server):
 
     INSTALL = "apt-get install mariadb-server (no service has to run; elsewhere: the package that has mariadbd)"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
         program("mariadbd")
-        self.node = Node(self, "data")
+        self.node = Node(self, "data", settings)
         super().__init__("mariadb")
 
     @property
@@ -344,3 +345,76 @@ class MariaDB(Server):
 
     def url(self, driver: str = "mariadb+pymysql", port: int | None = None) -> str:
         return self.node.url(driver, port)
+
+
+GALERA_SETTINGS = """
+wsrep_on = ON
+wsrep_provider = {provider}
+wsrep_cluster_name = savepoints
+wsrep_cluster_address = gcomm://{cluster}
+wsrep_node_name = {name}
+wsrep_node_address = 127.0.0.1:{port}
+wsrep_provider_options = "{options}"
+wsrep_sst_method = rsync
+wsrep_sst_receive_address = 127.0.0.1:{transfer}
+"""
+# How soon a node that is silent counts as gone: the engine's own five seconds are much for a test.
+GALERA_OPTIONS = (
+    "base_port={port};gmcast.listen_addr=tcp://127.0.0.1:{port};ist.recv_addr=127.0.0.1:{increments};gcache.size=32M;"
+    "evs.keepalive_period=PT0.5S;evs.inactive_check_period=PT0.5S;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT5S"
+)
+PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so", "/usr/lib/libgalera_smm.so")
+
+
+class Galera(Server):
+    """Three MariaDB servers that are one database: what is written to one is on all, or refused."""
+
+    INSTALL = "apt-get install mariadb-server galera-4 rsync socat (no service has to run)"
+
+    def __init__(self) -> None:
+        provider = next((path for path in PROVIDERS if Path(path).exists()), None)
+        if provider is None:
+            raise ServerMissing("libgalera_smm.so is not installed", self.INSTALL)
+        for name in ("mariadbd", "rsync", "socat"):
+            program(name)
+        ports = [free_port() for _ in range(9)]
+        cluster = ",".join(f"127.0.0.1:{port}" for port in ports[:3])
+        self.nodes = [
+            Node(
+                self,
+                f"node{number}",
+                GALERA_SETTINGS.format(
+                    provider=provider,
+                    cluster=cluster,
+                    name=f"node{number}",
+                    port=ports[number],
+                    options=GALERA_OPTIONS.format(port=ports[number], increments=ports[number + 3]),
+                    transfer=ports[number + 6],
+                ),
+            )
+            for number in range(3)
+        ]
+        super().__init__("galera")
+
+    @property
+    def port(self) -> int:
+        return self.nodes[0].port
+
+    def prepare(self) -> None:
+        for node in self.nodes:
+            node.folder.mkdir()
+
+    def start(self) -> None:
+        first, *others = self.nodes
+        first.install()
+        first.start("--wsrep-new-cluster")
+        for node in others:  # they get everything from the first
+            node.start()
+
+    def stop(self) -> None:
+        super().stop()
+        for node in self.nodes:
+            node.kill()
+
+    def url(self, driver: str = "mariadb+pymysql", port: int | None = None) -> str:
+        return self.nodes[0].url(driver, port)

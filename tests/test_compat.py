@@ -313,3 +313,35 @@ def test_restore_snapshot(engine: Engine) -> None:
         assert new not in session
         assert gone in session
         assert old.name == "before"
+
+
+# Result.cursor, .cursor_strategy, and the rows that a strategy has fetched ahead
+
+
+def test_buffer(engine: Engine) -> None:
+    """The rest of a streamed result is read at once, and its reader goes on where it was."""
+    with engine.begin() as connection:
+        connection.execute(item.insert(), [{"id": id} for id in range(1, 101)])
+    with engine.connect() as connection:
+        result = connection.execution_options(stream_results=True, max_row_buffer=7).execute(select(item.c.id))
+        found = [id for (id,) in result.fetchmany(3)]
+        cursor = result.cursor
+        assert cursor is not None
+        assert _compat.streams(result)
+        _compat.buffer(result)
+        _compat.buffer(result)
+        assert cursor.fetchall() == []
+        found += [id for (id,) in result]
+        assert not _compat.streams(result)
+        _compat.buffer(result)
+    assert found == list(range(1, 101))
+
+
+def test_streams(engine: Engine) -> None:
+    """A result that was read to its end, or closed by its user, has no cursor any more."""
+    with engine.connect() as connection:
+        for end in ("all", "close"):
+            result = connection.execution_options(stream_results=True).execute(select(item))
+            assert _compat.streams(result)
+            getattr(result, end)()
+            assert not _compat.streams(result)

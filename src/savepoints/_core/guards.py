@@ -128,6 +128,8 @@ def handle_error(context: ExceptionContext) -> None:
     stack = adopt.current(connection) or _after_error_of_plain_code(connection, context)
     if stack is None:
         return
+    if context.is_disconnect and stack.capabilities.still_connected(connection.connection.driver_connection, error):
+        context.is_disconnect = False
     cause = context.sqlalchemy_exception or error
     what = _told(stack.capabilities, context)
     if stack.transaction.recorded is State.COMMITTING:

@@ -102,6 +102,10 @@ def _none(_: Any) -> None:
     return None
 
 
+def _never(driver_connection: Any, error: BaseException) -> bool:
+    return False
+
+
 def _unnamed(_: BaseException) -> tuple[str | None, str | None]:
     return None, None
 
@@ -147,6 +151,7 @@ class Capabilities:
             it takes for open: ``begin`` has to be sent before.
         rollback_left_out: SQLAlchemy's part of the driver may take a transaction for ended that is open, and leave
             ROLLBACK out: ``standing`` is asked afterwards.
+        still_connected: Whether the connection lives, though SQLAlchemy takes this error for the loss of it.
         streams_block: While a result is streamed, the connection takes no other statement.
         driver_autocommit: Whether the driver connection commits each statement by itself.
     """
@@ -168,6 +173,7 @@ class Capabilities:
     named: Callable[[BaseException], tuple[str | None, str | None]] = _unnamed
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
+    still_connected: Callable[[Any, BaseException], bool] = _never
     streams_block: bool = False
     driver_autocommit: Callable[[Any], bool | None] = _none
     standing: Callable[[Any], Aftermath | None] = _none

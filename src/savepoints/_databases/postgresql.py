@@ -7,6 +7,7 @@ only a rollback; an error that the driver makes by itself (encoding, wrong numbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
@@ -85,6 +86,11 @@ def _psycopg2_aftermath(driver_connection: Any, error: BaseException) -> Afterma
     return _psycopg2_standing(driver_connection)
 
 
+def _cursor_closed(driver_connection: Any, error: BaseException) -> bool:
+    """SQLAlchemy goes by the words "cursor already closed": a stream whose savepoint was rolled back says them, too."""
+    return "cursor already closed" in str(error) and not driver_connection.closed
+
+
 def _asyncpg_standing(driver_connection: Any) -> Aftermath | None:
     in_transaction = not driver_connection.is_closed() and driver_connection.is_in_transaction()
     return None if in_transaction else Aftermath.LOST
@@ -137,11 +143,14 @@ ROWS = (
         _psycopg_standing,
         named=lambda error: _named(getattr(error, "diag", None)),
     ),
-    _row(
-        "psycopg2",
-        _psycopg2_aftermath,
-        _psycopg2_standing,
-        named=lambda error: _named(getattr(error, "diag", None)),
+    replace(
+        _row(
+            "psycopg2",
+            _psycopg2_aftermath,
+            _psycopg2_standing,
+            named=lambda error: _named(getattr(error, "diag", None)),
+        ),
+        still_connected=_cursor_closed,
     ),
     _row(
         "asyncpg",
