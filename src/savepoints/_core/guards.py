@@ -100,8 +100,8 @@ def _after_execute(
 ) -> None:
     if options.get(_STREAM):
         stack = stack_of(connection)
-        if stack is not None and stack.levels:
-            stack.levels[-1].streams += (result,)
+        if stack is not None:
+            stack.top.streams += (result,)
 
 
 # -- errors
@@ -192,6 +192,8 @@ def _on_commit(connection: Connection) -> None:
         return
     if not stack.turn.taken and not stack.leaving:
         _refuse_plain_commit(stack, connection)
+    if stack.tracker is not None:
+        stack.tracker.note(connection, stack.capabilities)
     _undo_settings(stack, connection)
     if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)

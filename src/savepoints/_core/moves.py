@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError, SAWarning
@@ -16,9 +17,10 @@ from sqlalchemy.orm import Session
 from savepoints import errors
 from savepoints._core import hooks, objects, refusals
 from savepoints._core.attach import Target, find, stack_for
+from savepoints._core.face import Face
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
 from savepoints._core.roots import begin_driver, join
-from savepoints._core.stack import Face, Stack, detach
+from savepoints._core.stack import Stack, detach
 from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import End, Level, SavepointLevel, checked_name, printable
 from savepoints._model.states import Move, State
@@ -320,6 +322,9 @@ def commit(stack: Stack) -> None:
             raise
         if transaction.recorded is State.UNKNOWN:
             unknown = refusals.unknown_outcome(transaction, error)
+            if stack.tracker is not None:
+                stack.tracker.forget_connection()
+                unknown.resolver = partial(stack.face.resolve, stack.tracker)
             if isinstance(error, Exception):
                 raise unknown from error
             error.add_note(str(unknown))
@@ -327,9 +332,18 @@ def commit(stack: Stack) -> None:
     stack.committed(End("committed", caller()))
 
 
+def _close_all_streams(stack: Stack) -> None:
+    """The rows of a transaction that is undone are not read on, by whoever was handed them."""
+    for level in (stack.transaction, *stack.levels):
+        for result in level.streams:
+            result.close()
+        level.streams = ()
+
+
 def roll_back_all(stack: Stack, how: End) -> None:
     """Roll the whole transaction back, levels innermost first, and leave nothing of it on its connections."""
     try:
+        _close_all_streams(stack)
         while stack.levels:
             level = stack.levels[-1]
             level.mark.vanish(kept=False)

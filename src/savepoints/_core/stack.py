@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sqlalchemy.engine import Connection, NestedTransaction
@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import errors
 from savepoints._core import hooks, plain, refusals, tasks
+from savepoints._core.face import Face
 from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
+from savepoints._core.outcome import Tracker
 from savepoints._databases import Aftermath
 from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import Cause, End, Ender, Level, SavepointLevel, TransactionLevel
@@ -58,13 +60,6 @@ def detach(stack: Stack) -> None:
 _UNDER_WAY = (State.OPEN, State.FAILED, State.DOOMED)
 
 
-class Face(NamedTuple):
-    """The classes in which a face hands levels to the user."""
-
-    transaction: type[TransactionLevel]
-    savepoint: type[SavepointLevel]
-
-
 class Stack:
     """One open transaction, as we steer it."""
 
@@ -91,6 +86,7 @@ class Stack:
         "sessions",
         "settled",
         "stuck",
+        "tracker",
         "transaction",
         "turn",
         "undo",
@@ -127,6 +123,7 @@ class Stack:
         self.answered = False  # COMMIT of the session was answered: what fails after it does not undo it
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
         self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
+        self.tracker: Tracker | None = None  # it remembers what is needed to ask for the outcome of the COMMIT
         self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
         self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
@@ -297,12 +294,13 @@ class Stack:
                 move = Move.OUTER_ROLLBACK
             level.move(move, end)
         index = len(self.levels) - 1 if self.levels[-1] is level else self.index(level)
+        around: Level = self.transaction
         if index:
-            around = self.levels[index - 1]
-            level.mark.merge(around.mark)
-            around.streams += level.streams
+            around = outer = self.levels[index - 1]
+            level.mark.merge(outer.mark)
+        around.streams += level.streams
         if level.hooks:
-            hooks.pass_on(self, level, self.levels[index - 1] if index else self.transaction)
+            hooks.pass_on(self, level, around)
         level.mark = None
         del self.levels[index]
         self.unsaved = self.unsaved or level.recorded is State.RELEASED

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from savepoints import errors
 from savepoints._databases import cautious, classifier, postgresql, sqlite
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom
+from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, Outcome, RetryFrom
 from savepoints._databases.classifier import Classification
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Capabilities",
     "Classification",
     "Kind",
+    "Outcome",
     "RetryFrom",
     "capabilities",
     "classify",

@@ -75,6 +75,7 @@ class Level(Hooking):
         "recorded",
         "serial",
         "stack",
+        "streams",
     )
 
     TABLE: ClassVar[Mapping[State, states.Row]]
@@ -91,6 +92,8 @@ class Level(Hooking):
         self.hooks: list[Hook] | None = None
         self.block: bool = False
         self.opened_by: Worker | None = None
+        #: Results that are read from the server bit by bit, opened inside.
+        self.streams: tuple[Any, ...] = ()
         self.serial: int = next(_serial)
         self._end: End | None = None
         #: The state as far as events have told it; see `state`.
@@ -206,7 +209,7 @@ class SavepointLevel(Level):
         rollbacks: How many times it was rolled back and kept.
     """
 
-    __slots__ = ("mark", "rollbacks", "streams")
+    __slots__ = ("mark", "rollbacks")
 
     TABLE = states.SAVEPOINT
     ENDS = states.SAVEPOINT_ENDS
@@ -215,8 +218,6 @@ class SavepointLevel(Level):
         super().__init__(stack, name, parent)
         self.mark: Any = mark
         self.rollbacks: int = 0
-        #: Results that are read from the server bit by bit, opened inside.
-        self.streams: tuple[Any, ...] = ()
 
 
 def checked_name(name: str) -> str:
