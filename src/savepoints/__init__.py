@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from savepoints._databases import Classification, Kind, RetryFrom, classify, is_retryable
+from savepoints._attempts import attempts
+from savepoints._databases import Classification, Kind, Outcome, RetryFrom, classify, is_retryable
 from savepoints._hook_verbs import before_commit, on_commit, on_rollback, on_unknown
 from savepoints._model.hooks import Hook
 from savepoints._model.levels import Level
 from savepoints._model.repairs import Repair
 from savepoints._model.states import State
+from savepoints._retry import Retry
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
 from savepoints._verbs import (
     atomic,
@@ -69,7 +71,9 @@ __all__ = [
     "NotRolledBack",
     "NotSupported",
     "OutOfOrder",
+    "Outcome",
     "Repair",
+    "Retry",
     "RetryFrom",
     "Rollback",
     "Savepoint",
@@ -88,6 +92,7 @@ __all__ = [
     "WrongTask",
     "async_scoped_session",
     "atomic",
+    "attempts",
     "before_commit",
     "classify",
     "current_transaction",

@@ -1,4 +1,4 @@
-"""What the async face awaits besides the core: the end of an exit that was cancelled, and hooks.
+"""What the async face awaits besides the core: cancelled exits, hooks, and the outcome of a COMMIT.
 
 See Note [Shielded exits].
 """
@@ -18,8 +18,13 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from savepoints import errors
 from savepoints._core import due
+from savepoints._core.outcome import Tracker
 from savepoints._core.stack import Stack
+from savepoints._databases import Outcome
 from savepoints._model.hooks import Hook
 from savepoints._places import caller, handed_on
 
@@ -95,3 +100,14 @@ async def run_due(stack: Stack, first: BaseException | None = None) -> None:
             running.stopped(hook, error)
             raise
     running.tell(first)
+
+
+async def resolve(tracker: Tracker, engine: Any) -> Outcome:
+    """Ask what became of a COMMIT whose answer was lost."""
+    if not isinstance(engine, AsyncEngine):
+        raise errors.WrongArgument(
+            f"resolve asks on an AsyncEngine here, not on {errors.kind_of(engine)}",
+            hint="give an async engine on the same server",
+        )
+    async with engine.connect() as connection:
+        return await connection.run_sync(tracker.ask)

@@ -26,12 +26,12 @@ def refuse_generators(function: Callable[..., Any]) -> None:
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise errors.WrongArgument(
-            f"{_called(function)} is a generator function: its body runs when it is iterated, not at the call",
+            f"{called(function)} is a generator function: its body runs when it is iterated, not at the call",
             hint="use `with transaction(...)` inside it, or return a list",
         )
 
 
-def _called(function: Callable[..., Any]) -> str:
+def called(function: Callable[..., Any]) -> str:
     """Its name; a ``functools.partial`` has none."""
     name: str = getattr(function, "__qualname__", None) or repr(function)
     return name
@@ -56,7 +56,7 @@ def parameter(function: Callable[..., Any], kinds: tuple[type, ...]) -> str:
         if name in signature.parameters:
             return name
     raise errors.WrongArgument(
-        f"{_called(function)} has no parameter for the session or connection",
+        f"{called(function)} has no parameter for the session or connection",
         hint="annotate one with the Session or Connection type, or call it `session` or `connection`",
     )
 
@@ -66,6 +66,7 @@ class Call:
 
     def __init__(self, function: Callable[..., Any], kinds: tuple[type, ...]) -> None:
         refuse_generators(function)
+        self.function = function
         self.kinds = kinds
         self.name = parameter(function, kinds)
         self.full = inspect.signature(function)
@@ -102,8 +103,16 @@ class Call:
         in_order = {name: arguments[name] for name in self.full.parameters if name in arguments}
         return inspect.BoundArguments(self.full, in_order)
 
-    def refuse_unrun(self, function: Callable[..., Any], result: Any) -> None:
-        """What a call gave back has still to run, and would do so after the end of the transaction.
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function; refuse what has still to run."""
+        return self.checked(self.function(*args, **kwargs))
+
+    async def run_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same, awaited."""
+        return self.checked(await self.function(*args, **kwargs))
+
+    def checked(self, result: Any) -> Any:
+        """What a call gave back, if it has not still to run: that would be after the end of the transaction.
 
         Raises:
             WrongArgument: So that the transaction is undone, in place of the work being lost in silence.
@@ -112,21 +121,22 @@ class Call:
             if isinstance(result, CoroutineType):
                 result.close()
             raise errors.WrongArgument(
-                f"{_called(function)} gave back a {type(result).__name__}, which has still to run",
+                f"{called(self.function)} gave back a {type(result).__name__}, which has still to run",
                 hint="decorate what does the work at the call; use `with transaction(...)` inside of generators",
             )
+        return result
 
     def refuse_async(self, function: Callable[..., Any]) -> None:
         """A sync source cannot be awaited for."""
         if inspect.iscoroutinefunction(function):
             raise errors.WrongArgument(
-                f"{_called(function)} is async, and the source is not", hint="use an async engine or sessionmaker"
+                f"{called(function)} is async, and the source is not", hint="use an async engine or sessionmaker"
             )
 
     def refuse_sync(self, function: Callable[..., Any]) -> None:
         """An async source must be awaited."""
         if not inspect.iscoroutinefunction(function):
             raise errors.WrongArgument(
-                f"{_called(function)} is not async, and the source is",
+                f"{called(function)} is not async, and the source is",
                 hint="write `async def`, or use a sync engine or sessionmaker",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
@@ -12,15 +13,20 @@ from sqlalchemy.orm import Session as _Session
 from sqlalchemy.orm import scoped_session as _scoped_session
 from sqlalchemy.orm import sessionmaker
 
+from savepoints import _retrying as retrying
 from savepoints import errors
 from savepoints._core import due, ends, moves, tasks
 from savepoints._core.attach import Target, begin, find, opened_on_purpose, stack_for
 from savepoints._core.ends import Suppress
-from savepoints._core.options import Options
-from savepoints._core.stack import Face, Stack
-from savepoints._decorate import Call
+from savepoints._core.face import Face
+from savepoints._core.options import Asked
+from savepoints._core.outcome import Tracker
+from savepoints._core.stack import Stack
+from savepoints._databases import Outcome
+from savepoints._decorate import Call, called
 from savepoints._model.hooks import Hook, Hooking, Occasion
 from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
+from savepoints._retry import Retry
 
 T = TypeVar("T", bound=Target)
 P = ParamSpec("P")
@@ -112,7 +118,17 @@ class Savepoint(SavepointLevel):
         return error is not None and ends.swallows(self, error, self._suppress)
 
 
-FACE = Face(Transaction, Savepoint)
+def resolve(tracker: Tracker, engine: Any) -> Outcome:
+    """Ask what became of a COMMIT whose answer was lost."""
+    if not isinstance(engine, Engine):
+        raise errors.WrongArgument(
+            f"resolve asks on an Engine here, not on {errors.kind_of(engine)}", hint="give an engine on the same server"
+        )
+    with engine.connect() as connection:
+        return tracker.ask(connection)
+
+
+FACE = Face(Transaction, Savepoint, resolve)
 
 
 def roll_back(level: SavepointLevel) -> None:
@@ -159,25 +175,22 @@ def entered_before(verb: str, level: Level) -> errors.OutOfOrder:
 class TransactionBlock(Generic[T]):
     """What `transaction` returns: a block, or a decorator."""
 
-    def __init__(
-        self, source: Source | T, name: str | None, options: Options, *, rollback: bool, independent: bool
-    ) -> None:
+    def __init__(self, source: Source | T, asked: Asked = Asked()) -> None:  # noqa: B008 - immutable
         self._source = source
-        self._name = name
-        self._options = options
-        self._rollback = rollback
-        self._independent = independent
+        self._asked = asked
         self._target: T | None = None
         self._stack: Stack | None = None
 
     def __enter__(self) -> T:
         if self._stack is not None:
             raise entered_before("transaction", self._stack.transaction)
-        if not self._independent:
+        if self._asked.retry is not None:
+            raise retrying.of_a_block()
+        if not self._asked.independent:
             tasks.refuse_second(tasks.dialect_of(self._source))
         self._target = target = cast(T, _open(self._source))
         try:
-            self._stack = begin(target, FACE, self._name, self._options)
+            self._stack = begin(target, FACE, self._asked)
         except BaseException:
             self._close()
             raise
@@ -189,11 +202,11 @@ class TransactionBlock(Generic[T]):
     ) -> bool | None:
         assert self._stack is not None
         stack, first = self._stack, error
-        if stack.hooked and error is None and not self._rollback:
+        if stack.hooked and error is None and not self._asked.rollback:
             first = _before_commit(stack)
         try:
             try:
-                ends.leave_transaction(stack, first, rollback=self._rollback)
+                ends.leave_transaction(stack, first, rollback=self._asked.rollback)
                 if error is None and first is not None and not ends.aims_at(first, stack.transaction):
                     raise first
             except BaseException as own:
@@ -225,29 +238,35 @@ class TransactionBlock(Generic[T]):
             )
         call = Call(function, (_Session, Connection))
         call.refuse_async(function)
+        retry = self._asked.retry
+        if retry is not None:
+            retrying.refuse_async_callback(retry)
 
         @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> R:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
             given = call.given(args, kwargs)
-            if given is not None:
-                with AtomicBlock(given, self._name, savepoint=False, rollback=False):
-                    result = function(*args, **kwargs)
-                    call.refuse_unrun(function, result)
-                    return result
-            with self._again() as target:
-                bound = call.filled(target, args, kwargs)
-                result = function(*bound.args, **bound.kwargs)
-                call.refuse_unrun(function, result)
-                return result
+            if given is None:
+                return self._once(call, args, kwargs) if retry is None else self._retried(retry, call, args, kwargs)
+            if retry is not None:
+                raise retrying.of_a_part(called(function))
+            with AtomicBlock(given, self._asked.name, savepoint=False, rollback=False):
+                return call.run(args, kwargs)
             return None  # after `raise Rollback`
 
         wrapper.__signature__ = call.visible  # type: ignore[attr-defined]
         return wrapper
 
-    def _again(self) -> TransactionBlock[T]:
-        return TransactionBlock(
-            self._source, self._name, self._options, rollback=self._rollback, independent=self._independent
-        )
+    def _retried(self, retry: Retry, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        course = retrying.new_course(retry, self._source, independent=self._asked.independent)
+        accepts = partial(retrying.accepts, course, retrying.engine_of(self._source))
+        return retrying.sync_loop(course, accepts)(self._once, call, args, kwargs)
+
+    def _once(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call of a decorated function, with a session or connection of its own."""
+        with TransactionBlock(self._source, self._asked._replace(retry=None)) as target:
+            bound = call.filled(target, args, kwargs)
+            return call.run(bound.args, bound.kwargs)
+        return None  # after `raise Rollback`
 
 
 def _before_commit(stack: Stack) -> BaseException | None:
@@ -285,7 +304,7 @@ class AtomicBlock(Generic[T]):
 
     def _choose(self) -> TransactionBlock[T] | Savepoint | JoinedBlock:
         if not opened_on_purpose(self._target):
-            return TransactionBlock(self._target, self._name, Options(), rollback=self._rollback, independent=False)
+            return TransactionBlock(self._target, Asked(self._name, rollback=self._rollback))
         if self._savepoint:
             return open_savepoint(self._target, self._name, self._rollback, ())
         return JoinedBlock(self._target)

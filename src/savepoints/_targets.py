@@ -21,7 +21,7 @@ SOURCES = (Engine, sessionmaker)
 _SYNC = (*TARGETS, *SOURCES)
 
 
-def _is_kind(found: Any, *names: str) -> bool:
+def is_kind(found: Any, *names: str) -> bool:
     """Whether it is of one of these classes of SQLAlchemy's asyncio side, which whoever has one has imported."""
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     return module is not None and isinstance(found, tuple(getattr(module, name) for name in names))
@@ -30,18 +30,18 @@ def _is_kind(found: Any, *names: str) -> bool:
 def is_async(found: Any) -> bool:
     if isinstance(found, _SYNC):
         return False
-    return _is_kind(found, "AsyncSession", "AsyncConnection", "AsyncEngine", "async_sessionmaker")
+    return is_kind(found, "AsyncSession", "AsyncConnection", "AsyncEngine", "async_sessionmaker")
 
 
 def unscoped(target: Any) -> Any:
     """The session behind a scoped one."""
-    return target() if isinstance(target, scoped_session) or _is_kind(target, "async_scoped_session") else target
+    return target() if isinstance(target, scoped_session) or is_kind(target, "async_scoped_session") else target
 
 
 def checked_target(target: Any, verb: str) -> Any:
     if not isinstance(target, TARGETS):
         target = unscoped(target)
-    if isinstance(target, TARGETS) or _is_kind(target, "AsyncSession", "AsyncConnection"):
+    if isinstance(target, TARGETS) or is_kind(target, "AsyncSession", "AsyncConnection"):
         return target
     hint = "give a Session or Connection, sync or async"
     if isinstance(target, SOURCES) or is_async(target):

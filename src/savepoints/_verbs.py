@@ -12,9 +12,11 @@ from savepoints import _sync, errors
 from savepoints._core import install as installing
 from savepoints._core import moves
 from savepoints._core.ends import Suppress
-from savepoints._core.options import Options
+from savepoints._core.options import Asked, Options
+from savepoints._core.outcome import Track, checked_track
 from savepoints._model.levels import checked_name
 from savepoints._model.repairs import Repair
+from savepoints._retry import Retry
 from savepoints._targets import SOURCES, TARGETS, AsyncTarget, SyncTarget, checked_target, is_async, unscoped
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ def transaction(
     immediate: bool = False,
     rollback: bool = False,
     independent: bool = False,
+    track_commit: Track = False,
+    retry: Retry | None = None,
 ) -> _sync.TransactionBlock[Connection]: ...
 @overload
 def transaction(
@@ -59,6 +63,8 @@ def transaction(
     immediate: bool = False,
     rollback: bool = False,
     independent: bool = False,
+    track_commit: Track = False,
+    retry: Retry | None = None,
 ) -> _sync.TransactionBlock[S]: ...
 @overload
 def transaction(
@@ -71,6 +77,8 @@ def transaction(
     immediate: bool = False,
     rollback: bool = False,
     independent: bool = False,
+    track_commit: Track = False,
+    retry: Retry | None = None,
 ) -> aio.AsyncTransactionBlock[AsyncConnection]: ...
 @overload
 def transaction(
@@ -83,6 +91,8 @@ def transaction(
     immediate: bool = False,
     rollback: bool = False,
     independent: bool = False,
+    track_commit: Track = False,
+    retry: Retry | None = None,
 ) -> aio.AsyncTransactionBlock[A]: ...
 def transaction(
     source_or_target: Any,
@@ -94,6 +104,8 @@ def transaction(
     immediate: bool = False,
     rollback: bool = False,
     independent: bool = False,
+    track_commit: Track = False,
+    retry: Retry | None = None,
 ) -> Any:
     """The outermost unit of work: commits at its end, rolls back on an error and re-raises that same error.
 
@@ -112,6 +124,11 @@ def transaction(
         immediate: On SQLite take the write lock at once (BEGIN IMMEDIATE); elsewhere nothing.
         rollback: Always roll back: a dry run.
         independent: Allow a second transaction on the same engine in the same task.
+        track_commit: Remember what is needed to ask what became of a COMMIT whose answer was lost
+            (`CommitOutcomeUnknown.resolve`): True asks PostgreSQL by the transaction's number (one question more before
+            each COMMIT); elsewhere give a function that looks on a Connection of its own whether the work is there, and
+            returns True, False, or None where it cannot tell.
+        retry: For the decorator: run the whole function again, in a new transaction, by this rule.
 
     Raises:
         AlreadyInTransaction: One is open on the target, or in this task on the same engine.
@@ -131,13 +148,17 @@ def transaction(
             f"isolation_level is text, not {errors.kind_of(isolation_level)}",
             hint='give it as "SERIALIZABLE", for instance',
         )
+    if retry is not None and not isinstance(retry, Retry):
+        raise errors.WrongArgument(
+            f"retry is a Retry, not {errors.kind_of(retry)}", hint="give it as `retry=Retry(attempts=3)`, for instance"
+        )
     options = Options(isolation_level, read_only, deferrable, immediate)
-    _name(name)
+    asked = Asked(_name(name), options, rollback, independent, checked_track(track_commit), retry)
     if not is_async(source):
-        return _sync.TransactionBlock(source, name, options, rollback=rollback, independent=independent)
+        return _sync.TransactionBlock(source, asked)
     from savepoints import aio
 
-    return aio.AsyncTransactionBlock(source, name, options, rollback=rollback, independent=independent)
+    return aio.AsyncTransactionBlock(source, asked)
 
 
 @overload

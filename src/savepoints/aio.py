@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
@@ -17,16 +18,19 @@ from sqlalchemy.ext.asyncio import async_scoped_session as _async_scoped_session
 from sqlalchemy.orm import Session as _SASession
 
 from savepoints import _awaiting as awaiting
+from savepoints import _retrying as retrying
 from savepoints import errors
 from savepoints._core import ends, moves, tasks
 from savepoints._core.attach import Target, begin, find, opened_on_purpose, stack_for
 from savepoints._core.ends import Suppress
-from savepoints._core.options import Options
-from savepoints._core.stack import Face, Stack
-from savepoints._decorate import Call
+from savepoints._core.face import Face
+from savepoints._core.options import Asked
+from savepoints._core.stack import Stack
+from savepoints._decorate import Call, called
 from savepoints._model.hooks import Hook, Hooking, Occasion
 from savepoints._model.levels import Level, SavepointLevel, TransactionLevel
 from savepoints._places import caller
+from savepoints._retry import Retry
 from savepoints._sync import Session as _SyncSession
 from savepoints._sync import entered_before
 
@@ -135,7 +139,7 @@ class AsyncSavepoint(SavepointLevel):
                 await awaiting.run_due(self.stack, None if ends.swallows(self, first, self._suppress) else first)
 
 
-FACE = Face(AsyncTransaction, AsyncSavepoint)
+FACE = Face(AsyncTransaction, AsyncSavepoint, awaiting.resolve)
 
 
 class PendingSavepoint:
@@ -205,27 +209,24 @@ def current(target: AsyncTarget) -> AsyncTransaction | None:
 class AsyncTransactionBlock(Generic[T]):
     """What `transaction` returns for an async source or target: a block, or a decorator."""
 
-    def __init__(
-        self, source: AsyncSource | T, name: str | None, options: Options, *, rollback: bool, independent: bool
-    ) -> None:
+    def __init__(self, source: AsyncSource | T, asked: Asked = Asked()) -> None:  # noqa: B008 - immutable
         self._source = source
-        self._name = name
-        self._options = options
-        self._rollback = rollback
-        self._independent = independent
+        self._asked = asked
         self._target: T | None = None
         self._stack: Stack | None = None
 
     async def __aenter__(self) -> T:
         if self._stack is not None:
             raise entered_before("transaction", self._stack.transaction)
+        if self._asked.retry is not None:
+            raise retrying.of_a_block()
         if isinstance(self._source, AsyncConnection):
             sync_of(self._source)
-        if not self._independent:
+        if not self._asked.independent:
             tasks.refuse_second(tasks.dialect_of(self._source))
         self._target = target = cast(T, await _open(self._source))
         try:
-            self._stack = await _run(target, lambda: begin(sync_of(target), FACE, self._name, self._options))
+            self._stack = await _run(target, lambda: begin(sync_of(target), FACE, self._asked))
         except BaseException:
             await awaiting.finish(self._close())
             raise
@@ -238,7 +239,7 @@ class AsyncTransactionBlock(Generic[T]):
     ) -> bool | None:
         assert self._stack is not None
         stack, first = self._stack, error
-        if stack.hooked and error is None and not self._rollback:
+        if stack.hooked and error is None and not self._asked.rollback:
             first = await awaiting.before_commit(stack)
         await awaiting.finish(self._leave(stack, first))
         if error is None and first is not None and not ends.aims_at(first, stack.transaction):
@@ -249,7 +250,7 @@ class AsyncTransactionBlock(Generic[T]):
         first = error
         try:
             try:
-                await _run(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._rollback))
+                await _run(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._asked.rollback))
             except BaseException as own:
                 first = own
                 raise
@@ -278,29 +279,36 @@ class AsyncTransactionBlock(Generic[T]):
             )
         call = Call(function, (_AsyncSession, AsyncConnection))
         call.refuse_sync(function)
+        retry = self._asked.retry
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
             given = call.given(args, kwargs)
-            if given is not None:
-                async with AsyncAtomicBlock(given, self._name, savepoint=False, rollback=False):
-                    result = await function(*args, **kwargs)
-                    call.refuse_unrun(function, result)
-                    return result
-            async with self._again() as target:
-                bound = call.filled(target, args, kwargs)
-                result = await function(*bound.args, **bound.kwargs)
-                call.refuse_unrun(function, result)
+            if given is None:
+                once = self._once if retry is None else partial(self._retried, retry)
+                result: R = await once(call, args, kwargs)
+                return result
+            if retry is not None:
+                raise retrying.of_a_part(called(function))
+            async with AsyncAtomicBlock(given, self._asked.name, savepoint=False, rollback=False):
+                result = await call.run_async(args, kwargs)
                 return result
             return None  # after `raise Rollback`
 
         wrapper.__signature__ = call.visible  # type: ignore[attr-defined]
         return wrapper
 
-    def _again(self) -> AsyncTransactionBlock[T]:
-        return AsyncTransactionBlock(
-            self._source, self._name, self._options, rollback=self._rollback, independent=self._independent
-        )
+    async def _retried(self, retry: Retry, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        course = retrying.new_course(retry, self._source, independent=self._asked.independent)
+        accepts = partial(retrying.accepts_async, course, retrying.engine_of(self._source))
+        return await retrying.async_loop(course, accepts)(self._once, call, args, kwargs)
+
+    async def _once(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call of a decorated function, with a session or connection of its own."""
+        async with AsyncTransactionBlock(self._source, self._asked._replace(retry=None)) as target:
+            bound = call.filled(target, args, kwargs)
+            return await call.run_async(bound.args, bound.kwargs)
+        return None  # after `raise Rollback`
 
 
 def register(target: AsyncTarget, occasion: Occasion, function: Any, args: Any, kwargs: Any) -> Hook:
@@ -334,9 +342,7 @@ class AsyncAtomicBlock(Generic[T]):
 
     def _choose(self) -> AsyncTransactionBlock[T] | PendingSavepoint | AsyncJoinedBlock:
         if not opened_on_purpose(sync_of(self._target)):
-            return AsyncTransactionBlock(
-                self._target, self._name, Options(), rollback=self._rollback, independent=False
-            )
+            return AsyncTransactionBlock(self._target, Asked(self._name, rollback=self._rollback))
         if self._savepoint:
             return PendingSavepoint(self._target, self._name, self._rollback, ())
         return AsyncJoinedBlock(self._target)

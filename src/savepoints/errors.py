@@ -7,7 +7,7 @@ of it, it is the ``__cause__``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 
@@ -151,6 +151,32 @@ class CommitOutcomeUnknown(SavepointsError):
 
     code = "commit-outcome-unknown"
     hint = "look in the database before you do the work again"
+
+    #: Set where the transaction was opened with ``track_commit``.
+    resolver: Callable[[Any], Any] | None = None
+
+    def resolve(self, engine: Any) -> Any:
+        """Ask what became of the COMMIT, on a new connection.
+
+        It asks PostgreSQL by the number of the transaction (``pg_xact_status``), or the function that
+        ``track_commit`` was given.
+
+        Args:
+            engine: An engine on the same server; for an async transaction an async engine, and the call is awaited.
+
+        Returns:
+            A `savepoints.Outcome`; for an async engine something to be awaited that gives it.
+
+        Raises:
+            NotSupported: The transaction was opened without ``track_commit``.
+            WrongArgument: It is no engine, or one of the other kind.
+        """
+        if self.resolver is None:
+            raise NotSupported(
+                "nothing is known of the transaction whose COMMIT had no answer",
+                hint="open it with `transaction(..., track_commit=True)`, or with a function that looks for the work",
+            )
+        return self.resolver(engine)
 
 
 # After the fact.

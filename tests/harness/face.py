@@ -7,7 +7,7 @@ session, connection or handle, whose methods that touch the database return a `C
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from typing import Any
 
@@ -105,6 +105,42 @@ def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
 def driven(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
     """Call an async function of a test where nothing is awaited."""
     return at_once(function(*args, **kwargs))
+
+
+def sync_form(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """An async test function with a parameter `t` as a sync one with `session`, for the decorator."""
+
+    def form(session: Any, *args: Any, **kwargs: Any) -> Any:
+        return at_once(function(wrap(session), *args, **kwargs))
+
+    return form
+
+
+async def in_rounds(tries: Iterable[Any]) -> AsyncIterator[Any]:
+    """A sync loop of tries as an async one.
+
+    A block's exit is then called by the harness, not at the end of a loop: a refused COMMIT is not tried again.
+    """
+    for attempt in tries:
+        yield Round(attempt)
+
+
+class Round:
+    """A try of the sync face, used as if it were async."""
+
+    def __init__(self, attempt: Any) -> None:
+        self.raw = attempt
+
+    @property
+    def number(self) -> int:
+        number: int = self.raw.number
+        return number
+
+    async def __aenter__(self) -> Any:
+        return wrap(self.raw.__enter__())
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return self.raw.__exit__(*error)
 
 
 class Face:

@@ -22,9 +22,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import PoolProxiedConnection
 
 from savepoints import _compat
+from savepoints._core.face import Face
 from savepoints._core.plain import PlainCode
 from savepoints._core.roots import ConnectionRoot, SessionRoot, in_autocommit
-from savepoints._core.stack import KEY, Face, Stack, detach, stack_of
+from savepoints._core.stack import KEY, Stack, detach, stack_of
 from savepoints._databases import capabilities
 from savepoints._model.repairs import Repair
 

@@ -9,12 +9,14 @@ from sqlalchemy.orm import Session, SessionTransactionOrigin
 
 from savepoints import _compat, errors
 from savepoints._core import adopt, refusals
+from savepoints._core.face import Face
 from savepoints._core.join import join, steer
-from savepoints._core.options import Options
+from savepoints._core.options import Asked, Options
+from savepoints._core.outcome import Tracker
 from savepoints._core.roots import ConnectionRoot, SessionRoot, refuse_autocommit
 from savepoints._core.sessions import watch_session
-from savepoints._core.stack import KEY, Face, Stack, detach
-from savepoints._databases import capabilities
+from savepoints._core.stack import KEY, Stack, detach
+from savepoints._databases import Capabilities, capabilities
 from savepoints._model.levels import End
 from savepoints._model.states import Move
 from savepoints._places import caller, worker
@@ -92,7 +94,7 @@ def opened_on_purpose(target: Target) -> bool:
     )
 
 
-def begin(target: Target, face: Face, name: str | None, options: Options) -> Stack:
+def begin(target: Target, face: Face, asked: Asked) -> Stack:
     """Begin the outermost unit on a target, or adopt what SQLAlchemy began by itself on a session.
 
     Raises:
@@ -101,13 +103,22 @@ def begin(target: Target, face: Face, name: str | None, options: Options) -> Sta
     """
     if opened_on_purpose(target):
         raise _already(target)
-    if isinstance(target, Session):
-        return _begin_session(target, face, name, options)
+    stack = (
+        _begin_session(target, face, asked) if isinstance(target, Session) else _begin_connection(target, face, asked)
+    )
+    stack.transaction.block = True
+    stack.transaction.opened_by = worker()
+    return stack
+
+
+def _begin_connection(target: Connection, face: Face, asked: Asked) -> Stack:
+    name, options = asked.name, asked.options
     if target.closed:
         raise errors.NoTransaction("the connection is closed", hint="open another one")
     row = capabilities(target.dialect)
     refuse_autocommit(target, row)
     stack = Stack(ConnectionRoot(target), face, row, name, options)
+    stack.tracker = _tracker(asked, row)
     stack.transaction.managed = True
     try:
         _set_options(stack, target, options.execution_options(row))
@@ -116,13 +127,17 @@ def begin(target: Target, face: Face, name: str | None, options: Options) -> Sta
     except BaseException:
         abandon(stack)
         raise
-    return _as_block(stack)
-
-
-def _as_block(stack: Stack) -> Stack:
-    stack.transaction.block = True
-    stack.transaction.opened_by = worker()
     return stack
+
+
+def _tracker(asked: Asked, row: Capabilities | None) -> Tracker | None:
+    """What remembers how to ask for the outcome of the COMMIT."""
+    if asked.track is False:
+        return None
+    tracker = Tracker(asked.track)
+    if row is not None:  # else it is known when the session has used a connection
+        tracker.check(row)
+    return tracker
 
 
 def _already(target: Target) -> errors.AlreadyInTransaction:
@@ -133,7 +148,8 @@ def _already(target: Target) -> errors.AlreadyInTransaction:
     return errors.AlreadyInTransaction(f"a transaction was begun on this {word} before")
 
 
-def _begin_session(session: Session, face: Face, name: str | None, options: Options) -> Stack:
+def _begin_session(session: Session, face: Face, asked: Asked) -> Stack:
+    name, options = asked.name, asked.options
     watch_session(session)
     adopted = session.get_transaction()
     connections = [] if adopted is None else list(_compat.connections(adopted))
@@ -145,8 +161,10 @@ def _begin_session(session: Session, face: Face, name: str | None, options: Opti
             "a transaction takes options only before its first statement, on a session with one default bind",
             hint="open the transaction before using the session, or leave the options out",
         )
+    tracker = _tracker(asked, None if bind is None else row)
     stack = find(session) or Stack(SessionRoot(session), face, row, name, options)
     steer(stack)
+    stack.tracker = tracker
     stack.transaction.managed = True
     stack.transaction.name = name or stack.transaction.name
     session.info[KEY] = stack
@@ -163,7 +181,7 @@ def _begin_session(session: Session, face: Face, name: str | None, options: Opti
     except BaseException:
         abandon(stack, rollback=adopted is None)
         raise
-    return _as_block(stack)
+    return stack
 
 
 def _set_options(stack: Stack, connection: Connection, wanted: dict[str, Any]) -> None:

@@ -256,6 +256,8 @@ def _on_commit(connection: Connection) -> None:
         return
     if not stack.turn.taken and not stack.leaving:
         _refuse_plain_commit(stack, connection)
+    if stack.tracker is not None:
+        stack.tracker.note(connection, stack.capabilities)
     _undo_settings(stack, connection)
     if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)

@@ -10,8 +10,8 @@ from savepoints import _compat, errors
 from savepoints._core import adopt, sessions
 from savepoints._core.adopt import Installation
 from savepoints._core.driver import answer_driver, leave_driver
+from savepoints._core.face import Face
 from savepoints._core.guards import is_watched, unwatch_errors, watch_errors
-from savepoints._core.stack import Face
 from savepoints._core.wire import answer_hooks, leave_hooks
 from savepoints._model.repairs import EVERY, Repair
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError, SAWarning
@@ -16,10 +17,11 @@ from sqlalchemy.orm import Session
 from savepoints import errors
 from savepoints._core import hooks, objects, refusals, streams
 from savepoints._core.attach import Target, find, stack_for
+from savepoints._core.face import Face
 from savepoints._core.join import join, steer
 from savepoints._core.marks import ConnectionMark, Mark, SessionMark, session_connections
 from savepoints._core.roots import begin_driver
-from savepoints._core.stack import Face, Stack, detach
+from savepoints._core.stack import Stack, detach
 from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import End, Level, SavepointLevel, checked_name, printable
 from savepoints._model.states import Move, State
@@ -314,6 +316,9 @@ def commit(stack: Stack) -> None:
             raise
         if transaction.recorded is State.UNKNOWN:
             unknown = refusals.unknown_outcome(transaction, error)
+            if stack.tracker is not None:
+                stack.tracker.forget_connection()
+                unknown.resolver = partial(stack.face.resolve, stack.tracker)
             if isinstance(error, Exception):
                 raise unknown from error
             error.add_note(str(unknown))
@@ -324,6 +329,7 @@ def commit(stack: Stack) -> None:
 def roll_back_all(stack: Stack, how: End) -> None:
     """Roll the whole transaction back, levels innermost first, and leave nothing of it on its connections."""
     try:
+        streams.close_all(stack)
         while stack.levels:
             level = stack.levels[-1]
             level.mark.vanish(kept=False)

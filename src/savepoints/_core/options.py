@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from savepoints import errors
 from savepoints._core import refusals
+from savepoints._core.outcome import Track
 from savepoints._databases import Capabilities
+from savepoints._retry import Retry
 
 
 class Options(NamedTuple):
@@ -33,6 +35,17 @@ class Options(NamedTuple):
                 raise _unknown_option("deferrable", row)
             options |= row.deferrable
         return options
+
+
+class Asked(NamedTuple):
+    """All that `transaction` was asked for, beside its source."""
+
+    name: str | None = None
+    options: Options = Options()
+    rollback: bool = False
+    independent: bool = False
+    track: Track = False
+    retry: Retry | None = None
 
 
 def _unknown_option(name: str, row: Capabilities) -> errors.NotSupported:

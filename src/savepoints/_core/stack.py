@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sqlalchemy.engine import Connection, NestedTransaction
@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import errors
 from savepoints._core import hooks, plain, refusals, streams, tasks
+from savepoints._core.face import Face
 from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
+from savepoints._core.outcome import Tracker
 from savepoints._databases import Aftermath
 from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import Cause, End, Ender, Level, SavepointLevel, TransactionLevel
@@ -58,13 +60,6 @@ def detach(stack: Stack) -> None:
 _UNDER_WAY = (State.OPEN, State.FAILED, State.DOOMED)
 
 
-class Face(NamedTuple):
-    """The classes in which a face hands levels to the user."""
-
-    transaction: type[TransactionLevel]
-    savepoint: type[SavepointLevel]
-
-
 class Stack:
     """One open transaction, as we steer it."""
 
@@ -96,6 +91,7 @@ class Stack:
         "settled",
         "stuck",
         "top",
+        "tracker",
         "transaction",
         "turn",
         "undo",
@@ -135,6 +131,7 @@ class Stack:
         self.answered = False  # COMMIT of the session was answered: what fails after it does not undo it
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
         self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
+        self.tracker: Tracker | None = None  # it remembers what is needed to ask for the outcome of the COMMIT
         self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
         self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
         self.doubt: Doubt | None = None  # a statement that may have ended the transaction, until we know
@@ -311,12 +308,13 @@ class Stack:
         if level.recorded not in level.ENDS:
             level.move(move if isinstance(level.after(move), State) else Move.OUTER_ROLLBACK, end)
         index = len(self.levels) - 1 if self.levels[-1] is level else self.index(level)
+        around: Level = self.transaction
         if index:
-            level.mark.merge(self.levels[index - 1].mark)
-        if index or self.capabilities.streams_block:
-            (self.levels[index - 1] if index else self.transaction).streams += level.streams
+            around = outer = self.levels[index - 1]
+            level.mark.merge(outer.mark)
+        around.streams += level.streams
         if level.hooks:
-            hooks.pass_on(self, level, self.levels[index - 1] if index else self.transaction)
+            hooks.pass_on(self, level, around)
         level.mark = None
         del self.levels[index]
         self.top = self.levels[-1] if self.levels else self.transaction

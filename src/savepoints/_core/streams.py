@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 def note(stack: Stack, result: Any) -> None:
     """A streamed result was opened."""
-    if stack.levels or stack.capabilities.streams_block:
-        stack.top.streams = (*filter(_compat.streams, stack.top.streams), result)
+    stack.top.streams = (*filter(_compat.streams, stack.top.streams), result)
 
 
 def buffer(stack: Stack) -> None:
@@ -40,3 +39,11 @@ def close(stack: Stack, level: SavepointLevel) -> None:
         for result in inner.streams:
             result.close()
         inner.streams = ()
+
+
+def close_all(stack: Stack) -> None:
+    """The rows of a transaction that is undone are not read on, by whoever was handed them."""
+    for level in (stack.transaction, *stack.levels):
+        for result in level.streams:
+            result.close()
+        level.streams = ()

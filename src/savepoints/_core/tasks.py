@@ -113,7 +113,9 @@ def dialect_of(source: Any) -> Dialect | None:
     return getattr(bind, "dialect", None)
 
 
-def refuse_second(dialect: Dialect | None) -> None:
+def refuse_second(
+    dialect: Dialect | None, kind: type[errors.AlreadyInTransaction] = errors.AlreadyInTransaction
+) -> None:
     """A second transaction on the same engine in the same task is nearly always lost atomicity or a self-deadlock.
 
     Raises:
@@ -121,9 +123,10 @@ def refuse_second(dialect: Dialect | None) -> None:
     """
     first = None if dialect is None else _announced(dialect)
     if first is not None:
-        raise errors.AlreadyInTransaction(
+        hint = "pass its session or connection on, or say `independent=True` if two transactions are meant"
+        raise kind(
             f"a transaction on the same engine is open in this task: {refusals.called(first)}",
-            hint="pass its session or connection on, or say `independent=True` if two transactions are meant",
+            hint=None if kind is errors.NestedRetry else hint,
         )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from savepoints import errors
 from savepoints._databases import cautious, classifier, mariadb, postgresql, sqlite, unproven
-from savepoints._databases.capabilities import Aftermath, Capabilities, Effect, Kind, RetryFrom
+from savepoints._databases.capabilities import Aftermath, Capabilities, Effect, Kind, Outcome, RetryFrom
 from savepoints._databases.classifier import Classification
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "Classification",
     "Effect",
     "Kind",
+    "Outcome",
     "RetryFrom",
     "capabilities",
     "classify",

@@ -59,6 +59,19 @@ class RetryFrom(StrEnum):
     TRANSACTION = "the transaction"
 
 
+class Outcome(StrEnum):
+    """What the database says of a COMMIT whose answer was lost; it equals its name in words.
+
+    ``ROLLED_BACK`` also stands for a transaction that wrote nothing. ``IN_PROGRESS``: the server has not noticed yet
+    that the connection is gone, or is still at it; ask again. ``UNKNOWN``: it does not remember, or was not asked.
+    """
+
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled back"
+    IN_PROGRESS = "in progress"
+    UNKNOWN = "unknown"
+
+
 class Rule(NamedTuple):
     """What an error means: one line of a database's table.
 
@@ -143,7 +156,12 @@ class Capabilities:
         code: The database's own code of an error, as text.
         errors: The table of errors, by that code.
         raised_by: The packages whose exceptions the driver raises, by which an error is known to be this database's.
+        provoke: Has the database or the driver raise an error of a code, for tests of what comes after it; given the
+            driver's cursor (as SQLAlchemy adapts it).
         named: Constraint and column that an error names, as far as the driver tells them.
+        commit_number: SQL that gives the number of the transaction, if it wrote, as text; None where that is no help.
+        commit_status: SQL that tells what became of the transaction ``:number``, on any connection.
+        commit_answers: What its answers mean.
         read_only: Execution options that make a transaction read-only, or None.
         read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
         deferrable: Execution options that make it deferrable, or None where it cannot be.
@@ -171,6 +189,7 @@ class Capabilities:
     errors: Rules = field(default_factory=dict)
     raised_by: tuple[str, ...] = ()
     named: Callable[[BaseException], tuple[str | None, str | None]] = _unnamed
+    provoke: Callable[[Any, str], None] | None = None
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
     still_connected: Callable[[Any, BaseException], bool] = _never
@@ -187,6 +206,9 @@ class Capabilities:
     begin_immediate: str | None = None
     begin_read_only: str | None = None
     restart: str | None = None
+    commit_number: str | None = None
+    commit_status: str | None = None
+    commit_answers: Mapping[Any, Outcome] = field(default_factory=dict)
     read_only: Mapping[str, Any] | None = None
     read_only_on: str | None = None
     read_only_off: str | None = None

@@ -10,7 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
+from savepoints._databases.capabilities import (
+    Aftermath,
+    Capabilities,
+    Kind,
+    Outcome,
+    RetryFrom,
+    Rule,
+    Rules,
+    Wire,
+    rule_of,
+)
 
 _AGAIN, _PART = RetryFrom.TRANSACTION, RetryFrom.SAVEPOINT
 
@@ -44,6 +54,13 @@ ERRORS: Rules = {
     "57P05": Rule(Kind.DISCONNECT, _AGAIN),
 }
 
+# "Transaction ID and Snapshot Information Functions" of the manual; NULL: too old, the server has forgotten it
+_OUTCOMES = {
+    "committed": Outcome.COMMITTED,
+    "aborted": Outcome.ROLLED_BACK,
+    "in progress": Outcome.IN_PROGRESS,
+}
+
 # libpq's PQtransactionStatus, which both psycopgs hand through
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _NO_ANSWER = range(5)
 
@@ -57,6 +74,13 @@ def code(error: BaseException) -> str | None:
 def kind(error: BaseException) -> Kind:
     """By SQLSTATE."""
     return rule_of(code(error), ERRORS).kind
+
+
+def provoke(cursor: Any, code: str) -> None:
+    """The server itself raises it, so that all that follows is as after the real one."""
+    if code == "57P01":
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'provoked by a test' USING ERRCODE = '{code:0<5}'; END $$")
 
 
 def _named(told: Any) -> tuple[str | None, str | None]:
@@ -128,8 +152,12 @@ def _row(
         errors=ERRORS,
         raised_by=(driver,),
         named=named,
+        provoke=provoke,
         standing=standing,
         rollback_left_out=rollback_left_out,
+        commit_number="SELECT CAST(pg_current_xact_id_if_assigned() AS text)",
+        commit_status="SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))",
+        commit_answers=_OUTCOMES,
         read_only={"postgresql_readonly": True},
         deferrable={"postgresql_deferrable": True},
         notes=("a few statements refuse to run in a transaction, among them VACUUM and CREATE INDEX CONCURRENTLY",),

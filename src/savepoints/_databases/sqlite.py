@@ -60,6 +60,16 @@ def kind(error: BaseException) -> Kind:
     return rule_of(told, ERRORS).kind
 
 
+def provoke(cursor: Any, code: str) -> None:
+    """No statement raises a code of choice: the error is made here, and the transaction ended where SQLite would."""
+    if code in ("SQLITE_FULL", "SQLITE_INTERRUPT"):
+        cursor.execute("ROLLBACK")
+    error = sqlite3.OperationalError("provoked by a test")
+    error.sqlite_errorcode = getattr(sqlite3, code)
+    error.sqlite_errorname = code
+    raise error
+
+
 def named(error: BaseException) -> tuple[str | None, str | None]:
     """Only the text tells: the name of a CHECK, or the one column of a UNIQUE or NOT NULL."""
     found = _NAMED.match(str(error))
@@ -122,6 +132,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         errors=ERRORS,
         raised_by=("sqlite3",),
         named=named,
+        provoke=provoke,
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,

@@ -94,8 +94,9 @@ class Level(Hooking):
         self.hooks: list[Hook] | None = None
         self.block: bool = False
         self.opened_by: Worker | None = None
-        self.serial: int = next(_serial)
+        #: Results that are read from the server bit by bit, opened inside.
         self.streams: tuple[Any, ...] = ()
+        self.serial: int = next(_serial)
         self._end: End | None = None
         #: The state as far as events have told it; see `state`.
         self.recorded: State = State.OPEN

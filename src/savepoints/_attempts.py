@@ -1,0 +1,316 @@
+"""`attempts`: a loop of tries, each in a transaction of its own, sync and async."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from savepoints import _retrying as retrying
+from savepoints import errors
+from savepoints._core.options import Asked, Options
+from savepoints._core.outcome import Track, checked_track
+from savepoints._loops import goes_on_to_next_round
+from savepoints._model.levels import checked_name
+from savepoints._retry import Course, Retry
+from savepoints._sync import TransactionBlock
+from savepoints._targets import SOURCES, is_async, is_kind
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+
+    from savepoints.aio import AsyncTransactionBlock
+
+S = TypeVar("S", bound=Session)
+A = TypeVar("A", bound="AsyncSession")
+T = TypeVar("T")
+
+_NOT_STRAIGHT = (
+    "it was not tried again: the block was left by `return` or `break`, or statements follow it in the loop, and these "
+    "would have gone on as if the work were stored; make the block the last statement of the loop, or use `retry=`"
+)
+
+
+class _Tries(Generic[T]):
+    """What both faces share: the source, the rule, and the blocks to be opened."""
+
+    def __init__(self, source: Any, retry: Retry, asked: Asked) -> None:
+        self._source = source
+        self._retry = retry
+        self._asked = asked
+
+    def _begin(self) -> tuple[Course, Any]:
+        course = retrying.new_course(self._retry, self._source, independent=self._asked.independent)
+        return course, retrying.engine_of(self._source)
+
+
+class Attempts(_Tries[T]):
+    """What `attempts` returns for a sync source: ``for attempt in attempts(...)``."""
+
+    def __iter__(self) -> Iterator[Attempt[T]]:
+        course, engine = self._begin()
+        accepts = partial(retrying.accepts, course, engine)
+        loop = iter(retrying.sync_loop(course, lambda error: True))
+        for manager in loop:
+            yield Attempt(lambda: TransactionBlock(self._source, self._asked), course, accepts, loop, manager)
+
+
+class AsyncAttempts(_Tries[T]):
+    """What `attempts` returns for an async source: ``async for attempt in attempts(...)``."""
+
+    def __aiter__(self) -> AsyncIterator[AsyncAttempt[T]]:
+        from savepoints.aio import AsyncTransactionBlock
+
+        course, engine = self._begin()
+        accepts = partial(retrying.accepts_async, course, engine)
+        loop = aiter(retrying.async_loop(course, _all_of_them))
+        return _AsyncRounds(lambda: AsyncTransactionBlock(self._source, self._asked), course, accepts, loop)
+
+
+async def _all_of_them(error: BaseException) -> bool:
+    return True
+
+
+class _AsyncRounds(Generic[T]):
+    """The loop: no generator, for one that is left by ``return`` would have to be closed by the event loop."""
+
+    def __init__(self, open_block: Any, course: Course, accepts: Any, loop: Any) -> None:
+        self._open_block = open_block
+        self._course = course
+        self._accepts = accepts
+        self._loop = loop
+
+    def __aiter__(self) -> _AsyncRounds[T]:
+        return self
+
+    async def __anext__(self) -> AsyncAttempt[T]:
+        manager = await anext(self._loop)
+        return AsyncAttempt(self._open_block, self._course, self._accepts, self._loop, manager)
+
+
+class _Try(Generic[T]):
+    def __init__(self, open_block: Any, course: Course, accepts: Any, loop: Any, manager: Any) -> None:
+        self._open_block = open_block
+        self._course = course
+        self._accepts = accepts
+        self._loop = loop
+        self._manager = manager
+        self._block: Any = None
+
+    @property
+    def number(self) -> int:
+        """1 for the first try."""
+        number: int = self._manager.retry_state.attempt_number
+        return number
+
+    def _failed(self, error: BaseException) -> None:
+        self._manager.retry_state.set_exception((type(error), error, error.__traceback__))
+
+    def _refuse_to_swallow(self, error: BaseException) -> None:
+        error.add_note(_NOT_STRAIGHT)
+        self._course.tell(error)
+
+
+class Attempt(_Try[T]):
+    """One try: a block that yields the session or connection of a new transaction."""
+
+    def __enter__(self) -> T:
+        while True:
+            block: TransactionBlock[Any] = self._open_block()
+            try:
+                target: T = block.__enter__()
+            except Exception as error:
+                if not self._accepts(error):
+                    raise
+                self._failed(error)
+                self._manager = next(self._loop)  # waits; without another try the error passes
+            else:
+                self._block = block
+                return target
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        own = error
+        try:
+            undone = self._block.__exit__(kind, error, trace)
+        except BaseException as raised:
+            own = raised
+        else:
+            if error is None or undone:
+                self._manager.retry_state.set_result(None)
+                return bool(undone)
+        assert own is not None
+        frame = sys._getframe(1)
+        return self._swallow(own, error, frame.f_code, frame.f_lasti)
+
+    def _swallow(self, own: BaseException, error: BaseException | None, code: CodeType, call: int) -> bool:
+        """Whether there will be another try; else the error passes."""
+        again = self._accepts(own)
+        if again and error is None and not goes_on_to_next_round(code, call):
+            self._refuse_to_swallow(own)
+            again = False
+        if again:
+            self._failed(own)
+        elif own is not error:
+            raise own
+        return bool(again)
+
+
+class AsyncAttempt(_Try[T]):
+    """One try: an async block that yields the session or connection of a new transaction."""
+
+    async def __aenter__(self) -> T:
+        while True:
+            block: AsyncTransactionBlock[Any] = self._open_block()
+            try:
+                target: T = await block.__aenter__()
+            except Exception as error:
+                if not await self._accepts(error):
+                    raise
+                self._failed(error)
+                self._manager = await anext(self._loop)
+            else:
+                self._block = block
+                return target
+
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        frame = sys._getframe(1)
+        return self._leave(kind, error, trace, frame.f_code, frame.f_lasti)
+
+    async def _leave(self, kind: Any, error: BaseException | None, trace: Any, code: CodeType, call: int) -> bool:
+        own = error
+        try:
+            undone = await self._block.__aexit__(kind, error, trace)
+        except BaseException as raised:
+            own = raised
+        else:
+            if error is None or undone:
+                self._manager.retry_state.set_result(None)
+                return bool(undone)
+        assert own is not None
+        again = await self._accepts(own)
+        if again and error is None and not goes_on_to_next_round(code, call):
+            self._refuse_to_swallow(own)
+            again = False
+        if again:
+            self._failed(own)
+        elif own is not error:
+            raise own
+        return bool(again)
+
+
+@overload
+def attempts(
+    source: Engine,
+    retry: Retry = ...,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    independent: bool = False,
+    track_commit: Track = False,
+) -> Attempts[Connection]: ...
+@overload
+def attempts(
+    source: sessionmaker[S],
+    retry: Retry = ...,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    independent: bool = False,
+    track_commit: Track = False,
+) -> Attempts[S]: ...
+@overload
+def attempts(
+    source: AsyncEngine,
+    retry: Retry = ...,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    independent: bool = False,
+    track_commit: Track = False,
+) -> AsyncAttempts[AsyncConnection]: ...
+@overload
+def attempts(
+    source: async_sessionmaker[A],
+    retry: Retry = ...,
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    independent: bool = False,
+    track_commit: Track = False,
+) -> AsyncAttempts[A]: ...
+def attempts(
+    source: Any,
+    retry: Retry = Retry(),  # noqa: B008 - immutable
+    *,
+    name: str | None = None,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deferrable: bool = False,
+    immediate: bool = False,
+    independent: bool = False,
+    track_commit: Track = False,
+) -> Any:
+    """Tries of one transaction: the body of the loop runs again, in a new one, after an error that is worth it.
+
+    ::
+
+        for attempt in attempts(Session, Retry(attempts=3)):
+            with attempt as session:
+                ...
+
+    With an async source: ``async for`` and ``async with``. Each try has a session or connection of its own; hooks and
+    objects of the one before are gone. After an error the loop waits and begins the next round; an error that is not
+    worth another try, and the last one, passes as it is, with the earlier tries as notes. The block must be the last
+    statement of the loop: a COMMIT that is refused after ``return`` inside of it cannot be tried again, and passes.
+
+    Args:
+        source: Engine or sessionmaker, or their async twins.
+        retry: The rule.
+        name: As for `transaction`, like all that follow.
+        isolation_level: As SQLAlchemy spells it.
+        read_only: Writes are refused by the database.
+        deferrable: Wait for a snapshot that cannot fail (PostgreSQL).
+        immediate: Take the write lock at once (SQLite).
+        independent: Allow a second transaction on the same engine in the same task.
+        track_commit: Ask what became of a COMMIT whose answer was lost: only if the answer is that it was not stored,
+            the work is tried again.
+
+    Raises:
+        NestedRetry: A transaction of ours on the same engine is open in this task: only the outermost can be retried.
+        WrongArgument: The source is no source, or the rule is no rule.
+    """
+    if not isinstance(source, SOURCES) and not is_kind(source, "AsyncEngine", "async_sessionmaker"):
+        raise errors.WrongArgument(
+            f"attempts needs a source, not {errors.kind_of(source)}",
+            hint="give an engine or sessionmaker: each try has a session or connection of its own",
+        )
+    if not isinstance(retry, Retry):
+        raise errors.WrongArgument(f"retry is a Retry, not {errors.kind_of(retry)}", hint="give `Retry(attempts=3)`")
+    options = Options(isolation_level, read_only, deferrable, immediate)
+    checked = None if name is None else checked_name(name)
+    asked = Asked(checked, options, independent=independent, track=checked_track(track_commit))
+    if is_async(source):
+        return AsyncAttempts(source, retry, asked)
+    retrying.refuse_async_callback(retry)
+    return Attempts(source, retry, asked)

@@ -1,0 +1,87 @@
+"""What became of a COMMIT whose answer was lost: what has to be known before it is sent, and whom to ask afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from savepoints import errors
+from savepoints._databases import Capabilities, Outcome
+
+#: True: the database is asked by the transaction's number. A function: it is asked, on a connection of its own.
+Track = bool | Callable[[Connection], bool | None]
+
+
+def checked_track(track: Any) -> Track:
+    """What ``track_commit`` was given, if it may be that.
+
+    Raises:
+        WrongArgument: It is neither a bool nor a function.
+    """
+    if isinstance(track, bool) or callable(track):
+        found: Track = track
+        return found
+    raise errors.WrongArgument(
+        f"track_commit is True, False or a function, not {errors.kind_of(track)}",
+        hint="give a function that looks on a connection whether the work is there",
+    )
+
+
+class Tracker:
+    """What one transaction has to know of itself, in case that the answer to its COMMIT is lost."""
+
+    __slots__ = ("_connection", "_number", "_row", "_track")
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self._row: Capabilities | None = None
+        self._number: str | None = None
+        self._connection: Connection | None = None
+
+    def check(self, row: Capabilities) -> None:
+        """Refuse a database that cannot be asked.
+
+        Raises:
+            NotSupported: Give a function.
+        """
+        if self._track is True and row.commit_number is None:
+            raise errors.NotSupported(
+                f"{row.database} cannot be asked for the outcome of a COMMIT",
+                hint="give track_commit a function that looks on a connection whether the work is there",
+            )
+
+    def note(self, connection: Connection, row: Capabilities) -> None:
+        """Ask for the transaction's number, just before its COMMIT: it has one only if it wrote.
+
+        Raises:
+            NotSupported: The database cannot be asked, or the transaction is on several.
+        """
+        self.check(row)
+        if self._connection not in (None, connection):
+            raise errors.NotSupported(
+                "track_commit follows one COMMIT, and this transaction sends one to each of several databases",
+                hint="use a two-phase transaction, or one transaction for each",
+            )
+        self._connection = connection
+        if self._track is True and row.commit_number is not None:
+            self._row = row
+            self._number = connection.exec_driver_sql(row.commit_number).scalar()
+
+    def forget_connection(self) -> None:
+        """Before the tracker goes out with an error."""
+        self._connection = None
+
+    def ask(self, connection: Connection) -> Outcome:
+        """What became of it, asked on another connection."""
+        if callable(self._track):
+            stored = self._track(connection)
+            return Outcome.UNKNOWN if stored is None else Outcome.COMMITTED if stored else Outcome.ROLLED_BACK
+        if self._row is None or self._row.commit_status is None:
+            return Outcome.UNKNOWN
+        if self._number is None:
+            return Outcome.ROLLED_BACK  # it wrote nothing: there is nothing that could be stored
+        told = connection.scalar(text(self._row.commit_status), {"number": self._number})
+        return self._row.commit_answers.get(told, Outcome.UNKNOWN)

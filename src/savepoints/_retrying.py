@@ -1,0 +1,148 @@
+"""Drives a retry: tenacity's loop with our rule, sync and async, and what cannot be retried."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, Retrying
+
+from savepoints import errors
+from savepoints._core import tasks
+from savepoints._databases import Outcome, classify, is_retryable
+from savepoints._model.hooks import is_async
+from savepoints._retry import Course, Retry, asking, pause, pause_async
+
+
+def describe(error: BaseException) -> str:
+    """An error in a few words: its class, and what it means; not its text, which may hold values."""
+    found = classify(error)
+    return f"{type(error).__name__} ({found.kind}{'' if found.code is None else f' {found.code}'})"
+
+
+def new_course(retry: Retry, source: Any, *, independent: bool) -> Course:
+    """Begin a run of a rule.
+
+    Raises:
+        NestedRetry: A transaction of ours on the same engine is open in this task.
+    """
+    if not independent:
+        tasks.refuse_second(tasks.dialect_of(source), errors.NestedRetry)
+    return Course(retry, is_retryable, describe)
+
+
+def engine_of(source: Any) -> Any:
+    """The engine on which the outcome of a lost COMMIT is asked for; None where a sessionmaker has no default one."""
+    return getattr(source, "kw", {}).get("bind") if hasattr(source, "kw") else source
+
+
+def sync_loop(course: Course, accepts: Callable[[BaseException], bool]) -> Retrying:
+    """Tenacity's loop by our rule."""
+    return Retrying(retry=_predicate(accepts), sleep=pause, **_arguments(course))
+
+
+def async_loop(course: Course, accepts: Callable[[BaseException], Awaitable[bool]]) -> AsyncRetrying:
+    """The same, awaited."""
+
+    async def predicate(state: RetryCallState) -> bool:
+        error = None if state.outcome is None else state.outcome.exception()
+        return error is not None and await accepts(error)
+
+    async def before_sleep(state: RetryCallState) -> None:
+        told = course.failed(state)
+        if told is not None and hasattr(told, "__await__"):
+            await told
+
+    arguments = _arguments(course) | {"before_sleep": before_sleep}
+    return AsyncRetrying(retry=predicate, sleep=pause_async, **arguments)
+
+
+def _predicate(accepts: Callable[[BaseException], bool]) -> Any:
+    def predicate(state: RetryCallState) -> bool:
+        error = None if state.outcome is None else state.outcome.exception()
+        return error is not None and accepts(error)
+
+    return predicate
+
+
+def _arguments(course: Course) -> dict[str, Any]:
+    return {
+        "stop": course.retry.stop,
+        "wait": course.retry.seconds,
+        "before_sleep": course.failed,
+        "retry_error_callback": course.given_up,
+    }
+
+
+# -- whether an error is worth another try
+
+
+def accepts(course: Course, engine: Any, error: BaseException) -> bool:
+    """Whether to try again after an error; where a COMMIT had no answer, the database is asked."""
+    if isinstance(error, errors.CommitOutcomeUnknown) and error.resolver is not None and engine is not None:
+        ask = Retrying(retry=_still_open, sleep=pause, **asking(course.retry))
+        worth = _not_stored(error, ask(error.resolve, engine))
+    else:
+        worth = course.accepts(error)
+    if not worth:
+        course.tell(error)
+    return worth
+
+
+async def accepts_async(course: Course, engine: Any, error: BaseException) -> bool:
+    """The same, awaited."""
+    if isinstance(error, errors.CommitOutcomeUnknown) and error.resolver is not None and engine is not None:
+
+        async def resolve() -> Outcome:
+            outcome: Outcome = await error.resolve(engine)
+            return outcome
+
+        ask = AsyncRetrying(retry=_still_open, sleep=pause_async, **asking(course.retry))
+        worth = _not_stored(error, await ask(resolve))
+    else:
+        worth = course.accepts(error)
+    if not worth:
+        course.tell(error)
+    return worth
+
+
+def _still_open(state: RetryCallState) -> bool:
+    """Nobody has answered, or the server is still at it."""
+    assert state.outcome is not None
+    failed = state.outcome.exception()
+    return isinstance(failed, Exception) if failed is not None else state.outcome.result() is Outcome.IN_PROGRESS
+
+
+def _not_stored(error: BaseException, outcome: Outcome | None) -> bool:
+    """Only a plain no is an answer to go on by; None: nobody could be asked in time."""
+    told = "nobody answered in time" if outcome is None else f"the answer is {str(outcome)!r}"
+    error.add_note(f"asked whether the work is stored: {told}")
+    return outcome is Outcome.ROLLED_BACK
+
+
+# -- refusals
+
+
+def refuse_async_callback(retry: Retry) -> None:
+    """A sync source awaits nothing.
+
+    Raises:
+        WrongArgument: ``before_retry`` is an async function.
+    """
+    if retry.before_retry is not None and is_async(retry.before_retry):
+        raise errors.WrongArgument(
+            "before_retry is async, and nothing is awaited on a sync source", hint="give a function that is not async"
+        )
+
+
+def of_a_block() -> errors.WrongArgument:
+    """A rule on a ``with`` block."""
+    return errors.WrongArgument(
+        "retry= is for the decorator: the body of a `with` cannot run twice",
+        hint="decorate a function, or write `for attempt in attempts(...)` around the block",
+    )
+
+
+def of_a_part(called: str) -> errors.NestedRetry:
+    """A function with a rule of its own was given its caller's session."""
+    return errors.NestedRetry(f"{called} has a retry of its own, and was given its caller's session or connection")

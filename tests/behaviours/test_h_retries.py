@@ -1,0 +1,728 @@
+"""Group H: retries. The whole transaction again, by a rule; what is not tried again; what tests can provoke."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import pytest
+import tenacity
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+import savepoints
+from savepoints import (
+    AlreadyInTransaction,
+    CommitOutcomeUnknown,
+    HookErrors,
+    NestedRetry,
+    Retry,
+    WrongArgument,
+)
+from savepoints.testing import inject, instant_retries, lose_commit
+from tests.behaviours.steps import Oops, fails, refused
+from tests.behaviours.tools import notes, row
+from tests.faults.provoked import busy_snapshot
+from tests.faults.rivals import OURS, THEIRS, A, B, Rival, two_rows
+from tests.faults.suspensions import clear_frames
+from tests.harness.face import bare
+from tests.harness.world import World
+
+
+def transient(world: World) -> str:
+    return "serialization failure" if "many_writers" in world.site.has else "busy snapshot"
+
+
+def attempts(world: World, retry: Retry) -> Any:
+    """An async loop, whose type no checker can tell from the source of any face."""
+    return savepoints.attempts(world.source, retry)
+
+
+@pytest.fixture(autouse=True)
+def fast() -> Iterator[None]:
+    with instant_retries():
+        yield
+
+
+# -- the whole again
+
+
+@pytest.mark.needs("many_writers")
+@pytest.mark.parametrize("kind", ["serialization failure", "deadlock", "lock timeout"])
+async def test_h120_a_decorated_function_runs_again_as_a_whole(world: World, kind: str) -> None:
+    await runs_again(world, kind)
+
+
+@pytest.mark.needs("one_writer")
+@pytest.mark.parametrize("kind", ["busy snapshot", "busy"])
+async def test_h120_where_there_is_one_writer(world: World, kind: str) -> None:
+    await runs_again(world, kind)
+
+
+async def runs_again(world: World, kind: str) -> None:
+    sessions: list[Any] = []
+
+    async def transfer(session: Any, name: str) -> str:
+        sessions.append(bare(session))
+        await world.insert(session, len(sessions), name)
+        await world.insert(session, 10, name)
+        return f"{name} after {len(sessions)}"
+
+    decorated = world.decorated(transfer, retry=Retry())
+    with inject(world.engine, kind, statement=2, times=2) as fault:
+        assert await decorated(name="x") == "x after 3"
+    assert fault.fired == 2
+    assert len(set(map(id, sessions))) == 3
+    assert world.rows() == [(3, "x"), (10, "x")]
+    begins = [s for s in world.transcript.short() if s.startswith("BEGIN")]
+    assert len(begins) == 3
+
+
+async def test_h120_a_loop_of_tries(world: World) -> None:
+    numbers = []
+    with inject(world.engine, transient(world), statement=1, times=2):
+        async for attempt in world.attempts(world.source, Retry(), name="tries"):
+            async with attempt as t:
+                numbers.append(attempt.number)
+                assert world.current_transaction(t).name == "tries"
+                await world.insert(t, attempt.number)
+    assert numbers == [1, 2, 3]
+    assert world.rows() == [(3, None)]
+
+
+async def test_h120_a_refused_commit_is_tried_again(world: World) -> None:
+    """The decorator, on both faces; the loops stand below."""
+
+    async def work(session: Any) -> None:
+        await world.insert(session, 1)
+
+    with inject(world.engine, transient(world), commit=1, times=1) as fault:
+        await world.decorated(work, retry=Retry())()
+    assert fault.fired == 1
+    assert world.rows() == [(1, None)]
+
+
+@pytest.mark.needs("sync")
+async def test_h120_a_refused_commit_in_a_loop(world: World) -> None:
+    with inject(world.engine, transient(world), commit=1) as fault:
+        for attempt in savepoints.attempts(bare(world.source), Retry()):
+            with attempt as t:
+                t.execute(row(attempt.number))
+    assert fault.fired == 1
+    assert world.rows() == [(2, None)]
+
+
+@pytest.mark.needs("async")
+async def test_h120_a_refused_commit_in_an_async_loop(world: World) -> None:
+    with inject(world.engine, transient(world), commit=1) as fault:
+        async for attempt in attempts(world, Retry()):
+            async with attempt as t:
+                await t.execute(row(attempt.number))
+    assert fault.fired == 1
+    assert world.rows() == [(2, None)]
+
+
+@pytest.mark.needs("sync")
+async def test_h120_never_told_as_stored_after_a_return(world: World) -> None:
+    """`return` from inside the block: a refused COMMIT cannot be tried again there, and so it is raised."""
+
+    def returns() -> str:
+        for attempt in savepoints.attempts(bare(world.source), Retry()):
+            with attempt as t:
+                t.execute(row(1))
+                return "stored"
+        return "never"
+
+    def breaks() -> str:
+        for attempt in savepoints.attempts(bare(world.source), Retry()):
+            with attempt as t:
+                t.execute(row(2))
+                break
+        return "stored"
+
+    def goes_on() -> str:
+        for attempt in savepoints.attempts(bare(world.source), Retry()):
+            with attempt as t:
+                t.execute(row(3))
+            print("stored")
+        return "stored"
+
+    for function in (returns, breaks, goes_on):
+        with inject(world.engine, transient(world), commit=1), fails(DBAPIError) as caught:
+            function()
+        assert "was not tried again" in notes(caught.value)
+    assert world.rows() == []
+    assert [function() for function in (returns, breaks, goes_on)] == ["stored"] * 3
+    assert world.rows() == [(1, None), (2, None), (3, None)]
+
+
+@pytest.mark.needs("async")
+async def test_h120_never_told_as_stored_after_a_return_from_an_async_loop(world: World) -> None:
+    async def returns() -> str:
+        async for attempt in attempts(world, Retry()):
+            async with attempt as t:
+                await t.execute(row(1))
+                return "stored"
+        return "never"
+
+    with inject(world.engine, transient(world), commit=1), fails(DBAPIError) as caught:
+        await returns()
+    assert "was not tried again" in notes(caught.value)
+    assert world.rows() == []
+    with inject(world.engine, transient(world), statement=1):
+        assert await returns() == "stored"  # an error in the body is another matter: the `return` was not reached
+    assert world.rows() == [(1, None)]
+
+
+async def test_h120_failing_to_open_is_a_try_too(world: World) -> None:
+    """The first statement is BEGIN here, or the connection's first one: also in a loop."""
+    tries = []
+
+    def refuses_once(*_: Any) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError("no route")
+
+    from sqlalchemy import event
+
+    event.listen(world.sync_engine, "begin", refuses_once)
+    async for attempt in world.attempts(world.engine, Retry(on=lambda error: isinstance(error, OSError))):
+        async with attempt as t:
+            await t.execute(row(attempt.number))
+    event.remove(world.sync_engine, "begin", refuses_once)
+    assert world.rows() == [(2, None)]
+
+
+@pytest.mark.needs("many_writers")
+async def test_h120_a_real_deadlock(world: World) -> None:
+    two_rows(world)
+    rival = Rival(world)
+    done: list[int] = []
+
+    async def work(session: Any) -> None:
+        await session.execute(A, OURS)
+        if not done:
+            done.append(1)
+            rival.wait_for_a()
+            await session.execute(B, OURS)
+        await session.execute(B, OURS)
+
+    def before(number: int, error: BaseException, seconds: float) -> None:
+        rival.has_a()
+
+    try:
+        await world.decorated(work, retry=Retry(before_retry=before))()
+    finally:
+        rival.close()
+    assert world.rows() == [(1, "a+theirs+ours"), (2, "b+theirs+ours")]
+
+
+@pytest.mark.needs("isolation_levels")
+async def test_h120_contended_increments_are_exact(world: World) -> None:
+    """Each reads and writes back at REPEATABLE READ; whoever comes too late starts over."""
+    with world.aside.begin() as aside:
+        aside.execute(text("INSERT INTO item VALUES (1, '0')"))
+
+    async def increment(session: Any) -> None:
+        value = int(await session.scalar(text("SELECT name FROM item WHERE id = 1")))
+        await asyncio.sleep(0) if world.site.face == "async" else None
+        await session.execute(text("UPDATE item SET name = :name WHERE id = 1"), {"name": str(value + 1)})
+
+    decorated = world.decorated(increment, isolation_level="REPEATABLE READ", retry=Retry(attempts=200))
+    if world.site.face == "async":
+        await asyncio.gather(*(decorated() for _ in range(10)))
+    else:
+        from concurrent.futures import ThreadPoolExecutor
+
+        def one() -> None:
+            savepoints.transaction(bare(world.source), isolation_level="REPEATABLE READ", retry=Retry(attempts=200))(
+                increment_sync
+            )()
+
+        def increment_sync(session: Any) -> None:
+            value = int(session.scalar(text("SELECT name FROM item WHERE id = 1")))
+            session.execute(text("UPDATE item SET name = :name WHERE id = 1"), {"name": str(value + 1)})
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: one(), range(10)))
+    assert world.rows() == [(1, "10")]
+
+
+# -- limits
+
+
+async def test_h121_the_last_error_passes_as_the_same_object(world: World) -> None:
+    errors: list[BaseException] = []
+
+    async def work(session: Any) -> None:
+        try:
+            await world.insert(session, 1, "secret")
+        except DBAPIError as error:
+            errors.append(error)
+            raise
+
+    kind = transient(world)
+    with inject(world.engine, kind, statement=1, times=9) as fault, fails(DBAPIError) as caught:
+        await world.decorated(work, retry=Retry(attempts=3))()
+    assert fault.fired == 3
+    assert caught.value is errors[-1]
+    told = notes(caught.value)
+    assert told.count("failed with") == 2
+    assert "try 1 of 3" in told
+    assert "try 2 of 3" in told
+    assert kind in told
+    assert "secret" not in told
+    assert world.rows() == []
+
+
+async def test_h121_in_a_loop(world: World) -> None:
+    errors: list[BaseException] = []
+    with inject(world.engine, transient(world), statement=1, times=9), fails(DBAPIError) as caught:
+        async for attempt in world.attempts(world.source, Retry(attempts=2)):
+            async with attempt as t:
+                try:
+                    await world.insert(t, 1)
+                except DBAPIError as error:
+                    errors.append(error)
+                    raise
+    assert caught.value is errors[-1]
+    assert "try 1 of 2" in notes(caught.value)
+    assert world.rows() == []
+
+
+async def test_h121_a_limit_by_time(world: World) -> None:
+    count = []
+
+    async def work(session: Any) -> None:
+        count.append(1)
+        await world.insert(session, 1)
+
+    with inject(world.engine, transient(world), statement=1, times=9), fails(DBAPIError):
+        await world.decorated(work, retry=Retry(attempts=None, timeout=10, wait=4))()
+    assert len(count) == 3  # the third wait would reach 10 s, and instant ones count by what they would have been
+
+
+async def test_h121_an_error_not_worth_it_passes_at_once(world: World) -> None:
+    own = Oops()
+
+    async def work(session: Any) -> None:
+        calls.append(1)
+        await world.insert(session, 1)
+        raise own
+
+    calls: list[int] = []
+    with fails(Oops) as caught:
+        await world.decorated(work, retry=Retry())()
+    assert caught.value is own
+    assert calls == [1]
+    assert notes(own) == ""
+
+
+async def test_h121_after_tries_the_history_goes_with_any_error(world: World) -> None:
+    with inject(world.engine, transient(world), statement=1), fails(IntegrityError) as caught:
+        async for attempt in world.attempts(world.source):
+            async with attempt as t:
+                await t.execute(row(1))
+                await t.execute(row(1))
+    assert "try 1 of 5" in notes(caught.value)
+
+
+# -- observers and waits
+
+
+async def test_h122_told_number_error_and_wait_before_the_wait(world: World) -> None:
+    told: list[Any] = []
+
+    def before(number: int, error: BaseException, seconds: float) -> None:
+        told.append((number, type(error), seconds))
+
+    wait = tenacity.wait_exponential(multiplier=2)
+    with inject(world.engine, transient(world), statement=1, times=3):
+        async for attempt in world.attempts(world.source, Retry(wait=wait, timeout=None, before_retry=before)):
+            async with attempt as t:
+                await world.insert(t, 1)
+    assert [(number, seconds) for number, _, seconds in told] == [(1, 2.0), (2, 4.0), (3, 8.0)]
+    assert all(issubclass(kind, DBAPIError) for _, kind, _ in told)
+
+
+@pytest.mark.needs("async")
+async def test_h122_an_async_observer_is_awaited(world: World) -> None:
+    told: list[int] = []
+
+    async def before(number: int, error: BaseException, seconds: float) -> None:
+        await asyncio.sleep(0)
+        told.append(number)
+
+    async def work(session: Any) -> None:
+        await world.insert(session, 1)
+
+    for _ in range(2):
+        with inject(world.engine, transient(world), statement=1), suppress(IntegrityError):
+            await world.decorated(work, retry=Retry(before_retry=before))()
+    with inject(world.engine, transient(world), statement=1):
+        async for attempt in attempts(world, Retry(before_retry=before)):
+            async with attempt as t:
+                await world.insert(t, 2)
+    assert told == [1, 1, 1]
+
+
+async def test_h122_what_the_observer_raises_ends_the_tries(world: World) -> None:
+    def before(*_: Any) -> None:
+        raise Oops
+
+    with inject(world.engine, transient(world), statement=1), fails(Oops):
+        async for attempt in world.attempts(world.source, Retry(before_retry=before)):
+            async with attempt as t:
+                await world.insert(t, 1)
+
+
+@pytest.mark.needs("async")
+async def test_h122_a_cancellation_ends_the_waiting(world: World) -> None:
+    waiting = asyncio.Event()
+    retry = Retry(wait=3600, timeout=None, before_retry=lambda *_: waiting.set())
+
+    async def work() -> None:
+        async for attempt in attempts(world, retry):
+            async with attempt as t:
+                await world.insert(t, 1)
+
+    with inject(world.engine, transient(world), statement=1):
+        savepoints._retry._instant -= 1  # this one is to wait
+        try:
+            task = asyncio.create_task(work())
+            await waiting.wait()
+            await asyncio.sleep(0)
+            task.cancel()
+            with fails(asyncio.CancelledError):
+                await task
+        finally:
+            savepoints._retry._instant += 1
+    assert world.rows() == []
+
+
+async def test_h122_waits_are_between_nothing_and_the_window() -> None:
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.set_exception((ValueError, ValueError(), None))
+    for number, window in ((1, 0.05), (2, 0.1), (3, 0.2), (20, 2.0)):
+        state.attempt_number = number
+        waits = [Retry().seconds(state) for _ in range(200)]
+        assert min(waits) >= 0
+        assert window / 2 < max(waits) <= window
+
+
+# -- where it cannot be
+
+
+async def test_h123_inside_another_transaction(world: World) -> None:
+    async def work(session: Any) -> None:
+        await world.insert(session, 2)
+
+    decorated = world.decorated(work, retry=Retry())
+    async with world.transaction(world.source) as t:
+        await world.insert(t, 1)
+        with refused(world, NestedRetry, "is open in this task") as caught:
+            await decorated()
+        assert isinstance(caught.value, AlreadyInTransaction)
+        with refused(world, NestedRetry, "is open in this task"):
+            async for attempt in world.attempts(world.source):
+                async with attempt:
+                    pass
+        with refused(world, NestedRetry, "caller's session"):
+            await decorated(session=t)
+    assert world.rows() == [(1, None)]
+    await decorated()
+    assert world.rows() == [(1, None), (2, None)]
+
+
+@pytest.mark.needs("many_writers")
+async def test_h123_unless_two_are_meant(world: World) -> None:
+    async with world.transaction(world.source) as t:
+        await world.insert(t, 1)
+        async for attempt in world.attempts(world.source, independent=True):
+            async with attempt as other:
+                await world.insert(other, 2)
+        assert world.rows() == [(2, None)]
+
+
+@pytest.mark.needs("isolation_levels")
+async def test_h124_a_serialization_failure_is_not_healed_by_a_savepoint(world: World) -> None:
+    two_rows(world)
+    refusals: list[DBAPIError] = []
+
+    async def work(session: Any) -> None:
+        await world.seen(session)
+        if not refusals:
+            with world.aside.begin() as other:
+                other.execute(A, THEIRS)
+        sp = await world.savepoint(session)
+        for _ in range(3):
+            try:
+                await session.execute(A, OURS)
+                return
+            except DBAPIError as error:
+                refusals.append(error)
+                await sp.rollback()
+        raise refusals[-1]
+
+    await world.decorated(work, isolation_level="REPEATABLE READ", retry=Retry())()
+    assert len(refusals) == 3
+    assert {savepoints.classify(error).retry_from for error in refusals} == {"the transaction"}
+    assert world.rows()[0] == (1, "a+theirs+ours")
+
+
+@pytest.mark.needs("many_writers")
+async def test_h125_a_deadlock_may_be_healed_by_hand_or_retried_as_a_whole(world: World) -> None:
+    two_rows(world)
+    rival = Rival(world)
+    try:
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 3, "before")
+            sp = await world.savepoint(t)
+            await t.execute(A, OURS)
+            rival.wait_for_a()
+            with pytest.raises(DBAPIError) as caught:
+                await t.execute(B, OURS)
+            found = savepoints.classify(caught.value)
+            assert (found.kind, found.retry_from) == ("deadlock", "the savepoint")
+            assert savepoints.is_retryable(caught.value)
+            await sp.rollback()
+            rival.has_a()
+            await t.execute(A, OURS)
+    finally:
+        rival.close()
+    assert world.rows() == [(1, "a+theirs+ours"), (2, "b+theirs"), (3, "before")]
+
+
+# -- a COMMIT whose answer was lost
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_h130_never_retried_on_its_own(world: World, stored: bool) -> None:
+    calls: list[int] = []
+
+    async def work(session: Any) -> None:
+        calls.append(1)
+        await world.insert(session, len(calls))
+
+    retry = Retry(on=lambda error: True)  # not even then
+    with lose_commit(world.engine, stored=stored) as fault, fails(CommitOutcomeUnknown):
+        await world.decorated(work, retry=retry)()
+    assert fault.fired == 1
+    assert calls == [1]
+    assert world.rows() == ([(1, None)] if stored else [])
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_h130_by_a_function_of_the_users(world: World, stored: bool) -> None:
+    """Elsewhere a function looks whether the work is there: only a plain no goes on."""
+
+    def is_there(connection: Any) -> bool:
+        return bool(connection.scalar(text("SELECT count(*) FROM item WHERE name = 'key'")))
+
+    calls: list[int] = []
+
+    async def work(session: Any) -> None:
+        calls.append(1)
+        await world.insert(session, len(calls), "key")
+
+    decorated = world.decorated(work, track_commit=is_there, retry=Retry())
+    with lose_commit(world.engine, stored=stored):
+        if stored:
+            with fails(CommitOutcomeUnknown) as caught:
+                await decorated()
+            assert "the answer is 'committed'" in notes(caught.value)
+        else:
+            await decorated()
+    assert world.rows() == [(1 if stored else 2, "key")]
+
+
+async def test_h130_a_function_that_cannot_tell(world: World) -> None:
+    async def work(session: Any) -> None:
+        await world.insert(session, 1)
+
+    decorated = world.decorated(work, track_commit=lambda connection: None, retry=Retry())
+    with lose_commit(world.engine, stored=False), fails(CommitOutcomeUnknown) as caught:
+        await decorated()
+    assert "the answer is 'unknown'" in notes(caught.value)
+
+
+@pytest.mark.needs("commit_status")
+@pytest.mark.parametrize("stored", [True, False])
+async def test_h130_where_the_database_can_be_asked(world: World, stored: bool) -> None:
+    with lose_commit(world.engine, stored=stored) as fault:
+        tries = fails(CommitOutcomeUnknown) if stored or world.site.face == "sync" else nullcontext()
+        with tries as caught:
+            async for attempt in world.attempts(world.source, Retry(), track_commit=True):
+                async with attempt as t:
+                    await world.insert(t, attempt.number)
+    if caught is not None:  # in the sync face it is the harness that calls the exit, and that is no loop
+        assert f"the answer is {'committed' if stored else 'rolled back'!r}" in notes(caught.value)
+    assert fault.fired == 1
+    assert world.rows() == ([(1, None)] if stored else [] if world.site.face == "sync" else [(2, None)])
+
+
+@pytest.mark.needs("commit_status")
+async def test_h130_under_the_decorator(world: World) -> None:
+    calls: list[int] = []
+
+    async def work(session: Any) -> None:
+        calls.append(1)
+        await world.insert(session, len(calls))
+
+    with lose_commit(world.engine, stored=False):
+        await world.decorated(work, track_commit=True, retry=Retry())()
+    assert world.rows() == [(2, None)]
+
+
+async def test_h130_nothing_is_tried_again_after_commit_hooks(world: World) -> None:
+    calls: list[int] = []
+
+    async def work(session: Any) -> None:
+        calls.append(1)
+        await world.insert(session, 1)
+
+        def fails_late() -> None:
+            raise OperationalError("x", None, Exception())
+
+        world.hook("on_commit", session, fails_late)
+
+    with fails(HookErrors):
+        await world.decorated(work, retry=Retry(on=lambda error: True))()
+    assert calls == [1]
+    assert world.rows() == [(1, None)]
+
+
+# -- generators and streams
+
+
+async def test_h131_a_generator_function_is_refused(world: World) -> None:
+    def rows(session: Any) -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(WrongArgument, match="generator function"):
+        savepoints.transaction(bare(world.source), retry=Retry())(rows)
+
+
+@pytest.mark.needs("sync")
+async def test_h131_a_stream_of_a_failed_try_is_dead(world: World) -> None:
+    with world.aside.begin() as aside:
+        aside.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b'), (3, 'c')"))
+    streams: list[Any] = []
+    query = text("SELECT id FROM item").execution_options(stream_results=True)
+    with inject(world.engine, transient(world), statement=2):
+        for attempt in savepoints.attempts(bare(world.source)):
+            with attempt as t:
+                if not streams:
+                    streams.append(t.execute(query))
+                t.execute(row(10))
+    with pytest.raises(Exception, match="closed"):
+        streams[0].all()
+
+
+async def test_h132_hooks_and_objects_of_the_failed_try_are_gone(world: World) -> None:
+    log: list[str] = []
+    with inject(world.engine, transient(world), statement=1):
+        async for attempt in world.attempts(world.source):
+            async with attempt as t:
+                for verb in ("on_commit", "on_rollback", "before_commit"):
+                    world.hook(verb, t, log.append, f"{verb} {attempt.number}")
+                if world.style == "orm":
+                    assert not list(t.new)
+                    t.add(world.Item(id=attempt.number))
+                    await t.flush()
+                else:
+                    await world.insert(t, attempt.number)
+    assert log == ["on_rollback 1", "before_commit 2", "on_commit 2"]
+    assert world.rows() == [(2, None)]
+
+
+@pytest.mark.needs("one_writer")
+async def test_h133_busy_snapshot_restarts_the_whole(world: World) -> None:
+    """A read that becomes a write, and another writer in between: going back to a savepoint keeps the old snapshot."""
+    with pytest.raises(OperationalError) as caught:
+        await busy_snapshot(world)
+    assert savepoints.classify(caught.value).retry_from == "the transaction"
+    clear_frames(caught.value)
+    seen = []
+
+    async def work(session: Any) -> None:
+        seen.append(len(await world.seen(session)))
+        if len(seen) == 1:
+            with world.aside.begin() as other:
+                other.execute(text("INSERT INTO item VALUES (20, 'theirs')"))
+            sp = await world.savepoint(session)
+            with pytest.raises(OperationalError) as refusal:
+                await world.insert(session, 1)
+            clear_frames(refusal.value)
+            await sp.rollback()
+        await world.insert(session, 1)
+
+    await world.decorated(work, retry=Retry())()
+    assert seen == [1, 2]
+
+
+# -- arguments
+
+
+async def test_h_the_rule_is_checked_at_once() -> None:
+    for wrong, match in (
+        ({"attempts": None, "timeout": None}, "no limit"),
+        ({"attempts": 0}, "from 1 on"),
+        ({"attempts": 2.5}, "whole number"),
+        ({"attempts": True}, "whole number"),
+        ({"timeout": 0}, "above 0"),
+        ({"timeout": "30"}, "seconds"),
+        ({"wait": -1}, "not below 0"),
+        ({"wait": tenacity.wait_fixed(-1)}, "not below 0"),
+        ({"wait": "long"}, "wait"),
+        ({"on": OperationalError("x", None, Exception())}, "a function"),
+        ({"before_retry": 3}, "a function"),
+    ):
+        with pytest.raises(WrongArgument, match=match):
+            Retry(**wrong)
+
+
+async def test_h_a_wait_that_becomes_negative_is_found(world: World) -> None:
+    retry = Retry(wait=lambda state: -1.0)
+    with inject(world.engine, transient(world), statement=1), fails(WrongArgument, match="not below 0"):
+        async for attempt in world.attempts(world.source, retry):
+            async with attempt as t:
+                await world.insert(t, 1)
+
+
+async def test_h_a_rule_is_for_a_source_and_for_functions(world: World) -> None:
+    async with world.open() as t:
+        with refused(world, WrongArgument, "needs a source"):
+            savepoints.attempts(bare(t))
+        with refused(world, WrongArgument, "retry is a Retry"):
+            savepoints.attempts(bare(world.source), 3)  # type: ignore[call-overload]
+        with refused(world, WrongArgument, "retry is a Retry"):
+            savepoints.transaction(bare(world.source), retry=3)  # type: ignore[call-overload]
+        with refused(world, WrongArgument, "cannot run twice"):
+            async with world.transaction(world.source, retry=Retry()):
+                pass
+        with refused(world, WrongArgument, "track_commit"):
+            savepoints.attempts(bare(world.source), track_commit="yes")  # type: ignore[call-overload]
+
+
+@pytest.mark.needs("sync")
+async def test_h_an_async_observer_on_a_sync_source(world: World) -> None:
+    async def before(*_: Any) -> None: ...
+
+    with pytest.raises(WrongArgument, match="before_retry is async"):
+        savepoints.attempts(bare(world.source), Retry(before_retry=before))
+    with pytest.raises(WrongArgument, match="before_retry is async"):
+        savepoints.transaction(bare(world.source), retry=Retry(before_retry=before))(lambda session: None)
+
+
+async def test_h_the_signal_ends_the_tries(world: World) -> None:
+    numbers = []
+    async for attempt in world.attempts(world.source):
+        async with attempt as t:
+            numbers.append(attempt.number)
+            await world.insert(t, 1)
+            raise world.Rollback()
+    assert numbers == [1]
+    assert world.rows() == []
