@@ -43,3 +43,12 @@ def docs(session: nox.Session) -> None:
     """The documentation site; a warning is an error."""
     sync(session, "docs")
     session.run("mkdocs", "build", "--strict")
+
+
+@nox.session(python="3.11")
+@nox.parametrize("sqlalchemy", SQLALCHEMY)
+def upstream(session: nox.Session, sqlalchemy: str) -> None:
+    """SQLAlchemy's own tests of transactions on engines with the line: not part of the quick checks."""
+    sync(session, "dev")
+    session.install(f"sqlalchemy[asyncio]~={sqlalchemy}.0", "pip")
+    session.run("python", "-m", "tools.upstream")

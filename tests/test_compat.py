@@ -300,10 +300,12 @@ def test_restore_snapshot(engine: Engine) -> None:
         session.flush()
         outer = session.begin_nested()
         inner = session.begin_nested()
-        new = Item(id=3, name="new inside")
-        session.add(new)
+        new, both = Item(id=3, name="new inside"), Item(id=4, name="new and deleted inside")
+        session.add_all([new, both])
+        session.flush()
         old.name = "changed inside"
         session.delete(gone)
+        session.delete(both)
         session.flush()
         outer.rollback()
         assert new in session
@@ -311,6 +313,7 @@ def test_restore_snapshot(engine: Engine) -> None:
         assert old.name == "changed inside"
         _compat.restore_snapshot(inner)
         assert new not in session
+        assert both not in session
         assert gone in session
         assert old.name == "before"
 

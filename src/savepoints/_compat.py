@@ -97,6 +97,9 @@ def forget(session: Session, state: InstanceState[Any]) -> None:
 def restore_snapshot(nested: SessionTransaction) -> None:
     """Restore what SQLAlchemy has recorded of objects inside a nested transaction.
 
-    It does so when that one is rolled back, and forgets it where one around it is.
+    It does so when that one is rolled back, and forgets it where one around it is. An object that was both made and
+    deleted inside it looks up in the session's current transaction, which is another one here.
     """
+    for state in nested._new:
+        nested._deleted.pop(state, None)
     nested._restore_snapshot(dirty_only=True)

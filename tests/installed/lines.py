@@ -12,7 +12,7 @@ from tests.harness.world import World
 
 Line = Literal["without", "switched off", "with"]
 
-each_line = pytest.mark.parametrize("line", ["without", "switched off", "with"])
+each_line = pytest.mark.parametrize("line", ["without", pytest.param("switched off", marks=pytest.mark.slow), "with"])
 
 
 def lay(world: World, line: Line, *repairs: Repair) -> bool:

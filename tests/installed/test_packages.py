@@ -18,6 +18,8 @@ import savepoints
 from tests.harness.models import Item, tables
 from tests.servers import Postgres
 
+pytestmark = pytest.mark.slow
+
 each_database = pytest.mark.parametrize("embedded", [True, False], ids=["sqlite", "postgresql"])
 
 Url = Callable[[str], str]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, inspect, text
+from sqlalchemy import create_engine, event, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,7 @@ from savepoints import Repair
 from tests.behaviours.steps import Oops, fails
 from tests.behaviours.tools import row
 from tests.harness.face import bare
+from tests.harness.models import tables
 from tests.harness.world import Target, World
 from tests.installed.lines import Line, each_line, lay
 
@@ -71,10 +72,12 @@ async def test_t05_refreshed_value(world: World, t: Target, line: Line) -> None:
 
 
 @each_ghost
+@pytest.mark.parametrize("begun", [True, False])
 @each_line
-async def test_t05_ghost(world: World, t: Target, line: Line, make_ghost: Any) -> None:
+async def test_t05_ghost(world: World, t: Target, line: Line, make_ghost: Any, begun: bool) -> None:
     repaired = lay(world, line, Repair.OBJECTS)
-    await write(t)
+    if begun:
+        await write(t)
     nested = await t.begin_nested()
     ghost = await make_ghost(t)
     await nested.rollback()
@@ -286,3 +289,25 @@ async def test_relationships_are_restored(world: World, t: Target) -> None:
     await t.refresh(parent, ["children"])
     assert [child.id for child in parent.children] == [1]
     assert await t.get(Child, 3) is None
+
+
+@pytest.mark.needs("sync", "driver_begins")
+async def test_two_databases_in_one_session(world: World, tmp_path: Any) -> None:
+    """Each is repaired as it needs, also where the first is another's."""
+    engines = [world.engine, create_engine(f"sqlite:///{tmp_path}/second.db")]
+    tables.create_all(engines[1])
+    for engine in engines:
+        savepoints.install(engine)
+    with Session(binds={Item: engines[0], Parent: engines[1], Child: engines[1]}) as session:
+        with session.begin_nested():
+            session.add_all([Item(id=1), Parent(id=1)])
+        with session.begin_nested() as nested:
+            session.add_all([Item(id=2), Parent(id=2)])
+            session.flush()
+            nested.rollback()
+        assert [one.id for one in session.scalars(select(Item))] == [1]
+        assert [one.id for one in session.scalars(select(Parent))] == [1]
+        session.rollback()
+        assert session.get(Item, 1) is None
+        assert session.get(Parent, 1) is None
+    engines[1].dispose()

@@ -102,7 +102,7 @@ def of_session(session: Session) -> Stack | None:
 
 
 def _filled(stack: Stack, found: Installation, connections: list[Connection]) -> Stack:
-    stack.plain = PlainCode(is_late=stack.capabilities.begin is not None)
+    stack.plain = PlainCode()
     stack.repairs = found.repairs
     for connection in connections:
         take(stack, stack.plain, connection)
@@ -113,6 +113,7 @@ def take(stack: Stack, code: PlainCode, connection: Connection) -> None:
     """The connection belongs to a stack of plain code from now on."""
     stack.take(connection)
     code.begun_by[id(connection)] = connection.get_transaction()
+    code.is_late = code.is_late or capabilities(connection.dialect).begin is not None
     connection.info[KEY] = weakref.ref(stack)
 
 

@@ -115,7 +115,7 @@ def _in_stack(connection: Connection, statement: str, context: Any) -> bool:
 def _note_begin(stack: Stack, connection: Connection, key: int) -> None:
     """Where the driver waits for a write before it begins, it has begun by now or it has not."""
     driver_connection = connection.connection.driver_connection
-    if stack.capabilities.standing(driver_connection) is Aftermath.OPEN:
+    if capabilities(connection.dialect).standing(driver_connection) is Aftermath.OPEN:
         stack.begun[key] = driver_connection
 
 

@@ -131,7 +131,7 @@ def handle_error(context: ExceptionContext) -> None:
     if context.is_disconnect and stack.capabilities.still_connected(connection.connection.driver_connection, error):
         context.is_disconnect = False
     cause = context.sqlalchemy_exception or error
-    what = _told(stack.capabilities, context)
+    what = _told(capabilities(connection.dialect), context)
     if stack.transaction.recorded is State.COMMITTING:
         _commit_failed(stack, connection, context, Cause(what, cause, caller()))
     elif _ends_a_transaction(context):
@@ -199,7 +199,7 @@ def _told(row: Capabilities, context: ExceptionContext) -> str:
 def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) -> Aftermath:
     if context.is_disconnect:
         return Aftermath.LOST
-    row = stack.capabilities
+    row = capabilities(connection.dialect)
     if row.begin is not None and id(connection) not in stack.begun:
         return Aftermath.OPEN  # the driver has not begun yet: nothing can have been lost
     told = row.aftermath(connection.connection.driver_connection, context.original_exception)

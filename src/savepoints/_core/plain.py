@@ -23,8 +23,8 @@ class PlainCode:
 
     __slots__ = ("_names", "begun_by", "is_late", "wrote")
 
-    def __init__(self, *, is_late: bool) -> None:
-        self.is_late = is_late  # the driver may begin later than SQLAlchemy
+    def __init__(self) -> None:
+        self.is_late = False  # a driver may begin later than SQLAlchemy
         self.begun_by: dict[int, Transaction | None] = {}  # the root transaction on each connection, by its id
         self.wrote = False  # a statement may have changed something
         self._names: dict[int, list[str]] = {}  # the open savepoints on each connection, innermost last

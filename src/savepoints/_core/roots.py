@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from savepoints import _compat
 from savepoints._core import refusals
 from savepoints._core.stack import Stack
-from savepoints._databases import Aftermath, Capabilities
+from savepoints._databases import Aftermath, Capabilities, capabilities
 
 
 class Root(Protocol):
@@ -99,7 +99,7 @@ def refuse_autocommit(connection: Connection, row: Capabilities) -> None:
 
 def begin_driver(stack: Stack, connection: Connection) -> None:
     """Make sure that the driver has a transaction open, as it was asked to be: see Note [Who sends BEGIN]."""
-    row, options = stack.capabilities, stack.options
+    row, options = capabilities(connection.dialect), stack.options
     if id(connection) in stack.begun:
         return
     if row.begin is None:

@@ -151,7 +151,10 @@ def _begun_by_plain_code(session: Session, transaction: SessionTransaction, conn
     if transaction.nested or connection.dialect not in adopt.installations:
         return None
     adopt.belongs(connection, session)
-    return adopt.of_session(session) if session.in_nested_transaction() else None
+    stack = adopt.of_session(session) if session.in_nested_transaction() else None
+    if stack is not None:
+        stack.sync()
+    return stack
 
 
 def _refuse_if_over(session: Session, stack: Stack) -> None:
