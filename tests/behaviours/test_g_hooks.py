@@ -303,6 +303,7 @@ async def test_g110_undone_without_an_error(world: World) -> None:
     assert [entry for entry in log if entry[0] in "rcu"] == ["r:dry", "r:signal", "r:doomed"]
 
 
+@pytest.mark.needs("deferred")
 async def test_g110_a_refused_commit(world: World) -> None:
     """Deferred foreign key: the database says no at COMMIT, and that is certain."""
     log: Log = []

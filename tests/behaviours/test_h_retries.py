@@ -473,6 +473,7 @@ async def test_h124_a_serialization_failure_is_not_healed_by_a_savepoint(world: 
 
 
 @pytest.mark.needs("many_writers")
+@pytest.mark.lacks("deadlock_ends_all")
 async def test_h125_a_deadlock_may_be_healed_by_hand_or_retried_as_a_whole(world: World) -> None:
     two_rows(world)
     rival = Rival(world)

@@ -96,6 +96,13 @@ def aftermath(driver_connection: Any, error: BaseException) -> Aftermath | None:
     return None if found in _DEPENDS else Aftermath.OPEN
 
 
+def provoke(cursor: Any, code: str) -> None:
+    """The server itself raises it ("SIGNAL" of the manual), after ROLLBACK where the real one ends the transaction."""
+    if int(code) in _LOST:
+        cursor.execute("ROLLBACK")
+    cursor.execute(f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'provoked by a test'")
+
+
 def commit_unanswered(error: BaseException) -> bool:
     """Whether COMMIT failed in a way that leaves open what became of it."""
     return number(error) in _UNANSWERED
@@ -140,6 +147,7 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         code=code,
         errors=ERRORS,
         raised_by=(package,),
+        provoke=provoke,
         in_transaction="SELECT @@in_transaction",
         commit_unanswered=commit_unanswered,
         effect=effect,
