@@ -308,6 +308,21 @@ async def test_a_procedure_that_fails_midway_is_told_as_well(world: World) -> No
     assert world.rows() == [(1, None)]
 
 
+async def test_nothing_is_asked_after_a_procedure_that_lost_a_deadlock(world: World) -> None:
+    with world.aside.begin() as aside:
+        aside.exec_driver_sql("CREATE PROCEDURE deadlocks() SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213")
+    with fails(TransactionLost, "deadlock 1213"):
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1)
+            with fails(DBAPIError):
+                await send(t, "CALL deadlocks()")
+            sent = world.transcript.sent()
+            with fails(TransactionLost):
+                await world.insert(t, 2)
+            assert world.transcript.sent() == sent
+    assert world.rows() == []
+
+
 async def test_a_refused_commit_as_text_has_ended_nothing(world: World) -> None:
     async with world.transaction(world.source) as t:
         await world.insert(t, 1)

@@ -36,6 +36,8 @@ class Doubt(NamedTuple):
         """Find out whether it has."""
         stack.doubt = None
         connection = self.probed
+        if stack.transaction.recorded is State.LOST:
+            return
         error: Exception | None = None
         if connection is not None:
             if connection.closed or connection.invalidated:
@@ -60,8 +62,7 @@ def watch(stack: Stack, connection: Connection, statement: str) -> None:
     row = stack.capabilities
     if row.effect is None or id(connection) not in stack.begun or stack.transaction.recorded is State.LOST:
         return
-    found = row.effect(statement)
-    if found is None:
+    if (found := row.effect(statement)) is None:
         return
     effect, words = found
     if effect is Effect.COMMITS:
