@@ -11,6 +11,7 @@ Only where the database's row knows of such statements (``Capabilities.effect``)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.engine import Connection
@@ -34,7 +35,7 @@ class Doubt(NamedTuple):
 
     def settle(self, stack: Stack) -> None:
         """Find out whether it has."""
-        stack.doubt = None
+        stack.doubt = stack.transaction.refresh = None
         connection = self.probed
         if stack.transaction.recorded is State.LOST:
             return
@@ -67,13 +68,15 @@ def watch(stack: Stack, connection: Connection, statement: str) -> None:
     effect, words = found
     if effect is Effect.COMMITS:
         raise refusals.implicit_commit(stack.transaction, words)
-    opaque = effect is Effect.OPAQUE
-    if opaque:
+    if effect is Effect.OPAQUE:
         past.send(connection.dialect, connection.connection, _SAVEPOINT)
-    stack.doubt = Doubt(words, connection if opaque else None)
+        stack.doubt = Doubt(words, connection)
+    else:
+        stack.doubt = Doubt(words, None)
+        stack.transaction.refresh = partial(stack.doubt.settle, stack)  # whoever looks at it is told
 
 
 def forget(stack: Stack) -> None:
     """The last statement was refused: it has ended nothing, unless somebody has to look inside it."""
     if stack.doubt is not None and stack.doubt.probed is None:
-        stack.doubt = None
+        stack.doubt = stack.transaction.refresh = None
