@@ -49,7 +49,7 @@ class Doubt(NamedTuple):
                 error = missing
             else:
                 return
-        stack.lose(error, f"{self.words} has committed it, or rolled it back", "unseen")
+        stack.lose(error, f"the transaction was ended by a statement past SQLAlchemy, {self.words}", "unseen")
 
 
 def watch(stack: Stack, connection: Connection, statement: str) -> None:
