@@ -263,13 +263,23 @@ class Node:
     def folder(self) -> Path:
         return self.server.folder / self.name
 
+    @property
+    def temporary(self) -> Path:
+        """A server that starts deletes temporary tables of any other that it finds in its folder for these."""
+        return self.server.folder / f"{self.name}-tmp"
+
+    def prepare(self) -> None:
+        """Its two folders, before they are given away."""
+        self.folder.mkdir()
+        self.temporary.mkdir()
+
     def install(self) -> None:
         """The server's own tables, in an empty data folder."""
         install = program("mariadb-install-db")
         self.server.run(
             *(install, "--no-defaults", f"--datadir={self.folder}", "--auth-root-authentication-method=normal"),
             *("--skip-test-db", "--skip-name-resolve", "--innodb-flush-method=nosync", "--innodb-log-file-size=16M"),
-            "--innodb-use-native-aio=OFF",
+            *("--innodb-use-native-aio=OFF", f"--tmpdir={self.temporary}"),
         )
         self.server.write(f"{self.name}/users.sql", MARIADB_USERS.format(password=self.server.password))
 
@@ -289,7 +299,9 @@ class Node:
             )
             if key != "init-file" or (self.folder / file).exists()
         )
-        file = self.server.write(f"{self.name}.cnf", f"{MARIADB_SETTINGS}port = {self.port}\n{own}{self.settings}")
+        file = self.server.write(
+            f"{self.name}.cnf", f"{MARIADB_SETTINGS}port = {self.port}\ntmpdir = {self.temporary}\n{own}{self.settings}"
+        )
         with (self.folder / "log").open("ab") as log:
             command = [program("mariadbd"), f"--defaults-file={file}", *arguments]
             self.process = subprocess.Popen(
@@ -334,6 +346,9 @@ class MariaDB(Server):
     @property
     def port(self) -> int:
         return self.node.port
+
+    def prepare(self) -> None:
+        self.node.prepare()
 
     def start(self) -> None:
         self.node.install()
@@ -402,7 +417,7 @@ class Galera(Server):
 
     def prepare(self) -> None:
         for node in self.nodes:
-            node.folder.mkdir()
+            node.prepare()
 
     def start(self) -> None:
         first, *others = self.nodes

@@ -122,6 +122,24 @@ async def test_i137_a_source_in_autocommit_mode_is_refused(world: World) -> None
     assert world.rows() == []
 
 
+@pytest.mark.needs("implicit_commit")
+async def test_i137_a_driver_in_autocommit_mode_is_refused(world: World) -> None:
+    """The driver's own setting, of which SQLAlchemy does not know."""
+    engine = world.new_engine()
+    event.listen(getattr(engine, "sync_engine", engine), "connect", lambda dbapi, record: dbapi.autocommit(True))
+    source = engine if world.style == "core" else world.maker(bind=engine)
+    with fails(NotSupported, "AUTOCOMMIT"):
+        async with world.transaction(source) as t:
+            await world.insert(t, 1)
+    async with world.open(source) as t:
+        with fails(NotSupported, "AUTOCOMMIT"):
+            await world.savepoint(t)
+    assert world.rows() == []
+    disposed = engine.dispose()
+    if disposed is not None:
+        await disposed
+
+
 async def test_i138_a_change_to_autocommit_in_a_block_is_refused(world: World) -> None:
     async with world.open() as t, world.transaction(t):
         await world.insert(t, 1)

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -172,8 +173,13 @@ async def stopped(world: World, t: Target) -> AsyncIterator[Callable[[], None]]:
     """Calling what this yields makes the server process behind a target stand still, until the end of the block."""
     process = await t.scalar(world.sql("process"))
     pid = process if isinstance(process, int) else int(Path(process).read_text())  # a whole server, in one process
+
+    def stop() -> None:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.05)  # all its threads
+
     try:
-        yield lambda: os.kill(pid, signal.SIGSTOP)
+        yield stop
     finally:
         os.kill(pid, signal.SIGCONT)
 

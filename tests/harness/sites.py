@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import ForeignKeyConstraint
+from sqlalchemy import ForeignKeyConstraint, String
 from sqlalchemy.ext.compiler import compiles
 
 Face = Literal["sync", "async"]
@@ -174,6 +174,10 @@ MARIADB_RESET = (
     "CREATE DATABASE test",
     "USE test",
 )
+
+
+#: Text; MariaDB wants to know how long it may be.
+NAME = String().with_variant(String(200), "mariadb")
 
 
 @compiles(ForeignKeyConstraint, "mariadb")

@@ -51,7 +51,7 @@ class World:
     def maker(self, **options: Any) -> Source:
         """A sessionmaker of the site's face on the engine, whatever the style."""
         make: Any = sessionmaker if self.site.face == "sync" else async_sessionmaker
-        return make(self.engine, **options)
+        return make(**{"bind": self.engine, **options})
 
     def open(self, source: Source = None) -> Any:
         """`async with world.open() as t:` a session or connection with nothing begun."""

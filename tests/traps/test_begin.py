@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 import savepoints
-from savepoints import AlreadyInTransaction, NotSupported
+from savepoints import AlreadyInTransaction, ImplicitCommit, NotSupported
 from tests.behaviours.steps import fails
 from tests.harness.world import Target, World
 
@@ -143,6 +143,41 @@ async def test_t07_ours_refuses_autocommit(world: World) -> None:
             pass
     await t.close()
     assert world.transcript.sent() == []
+
+
+# T8, T18: a table made inside, or BEGIN, commits all that was done before, savepoints and all.
+
+COMMITTING = pytest.mark.parametrize("statement", ["CREATE TABLE made (id INTEGER)", "BEGIN"], ids=["t08", "t18"])
+
+
+@pytest.mark.needs("implicit_commit")
+@COMMITTING
+async def test_t08_t18_plain_statement_commits_everything(world: World, statement: str) -> None:
+    """Nor does the caller see the error of his own: the savepoint's exit says "does not exist" in its place.
+
+    A failure means that the database or SQLAlchemy refuses the statement.
+    """
+    async with world.open() as t:
+        await world.insert(t, 1, "stays")
+        with fails(DBAPIError, match="does not exist"):
+            async with t.begin_nested():
+                await t.execute(text(statement))
+                raise ValueError
+        await t.rollback()
+    assert world.rows() == [(1, "stays")]
+
+
+@pytest.mark.needs("implicit_commit")
+@COMMITTING
+async def test_t08_t18_ours_refuses_the_statement_before_it_is_sent(world: World, statement: str) -> None:
+    with fails(ValueError):
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1, "goes")
+            async with world.savepoint(t):
+                with fails(ImplicitCommit):
+                    await t.execute(text(statement))
+                raise ValueError
+    assert world.rows() == []
 
 
 # T16: begin_nested() where nothing was begun on purpose is released, and then nobody commits.

@@ -11,6 +11,7 @@ Only where the database's row knows of such statements (``Capabilities.effect``)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.engine import Connection
@@ -34,8 +35,10 @@ class Doubt(NamedTuple):
 
     def settle(self, stack: Stack) -> None:
         """Find out whether it has."""
-        stack.doubt = None
+        stack.doubt = stack.transaction.refresh = None
         connection = self.probed
+        if stack.transaction.recorded is State.LOST:
+            return
         error: Exception | None = None
         if connection is not None:
             if connection.closed or connection.invalidated:
@@ -46,7 +49,7 @@ class Doubt(NamedTuple):
                 error = missing
             else:
                 return
-        stack.lose(error, f"{self.words} has committed it, or rolled it back", "unseen")
+        stack.lose(error, f"the transaction was ended by a statement past SQLAlchemy, {self.words}", "unseen")
 
 
 def watch(stack: Stack, connection: Connection, statement: str) -> None:
@@ -60,19 +63,20 @@ def watch(stack: Stack, connection: Connection, statement: str) -> None:
     row = stack.capabilities
     if row.effect is None or id(connection) not in stack.begun or stack.transaction.recorded is State.LOST:
         return
-    found = row.effect(statement)
-    if found is None:
+    if (found := row.effect(statement)) is None:
         return
     effect, words = found
     if effect is Effect.COMMITS:
         raise refusals.implicit_commit(stack.transaction, words)
-    opaque = effect is Effect.OPAQUE
-    if opaque:
+    if effect is Effect.OPAQUE:
         past.send(connection.dialect, connection.connection, _SAVEPOINT)
-    stack.doubt = Doubt(words, connection if opaque else None)
+        stack.doubt = Doubt(words, connection)
+    else:
+        stack.doubt = Doubt(words, None)
+        stack.transaction.refresh = partial(stack.doubt.settle, stack)  # whoever looks at it is told
 
 
 def forget(stack: Stack) -> None:
     """The last statement was refused: it has ended nothing, unless somebody has to look inside it."""
     if stack.doubt is not None and stack.doubt.probed is None:
-        stack.doubt = None
+        stack.doubt = stack.transaction.refresh = None

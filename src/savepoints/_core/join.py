@@ -25,7 +25,7 @@ def join(stack: Stack, connection: Connection) -> None:
         adopt.take(stack, stack.plain, connection)
         return
     watch_engine(connection.engine)
-    refuse_autocommit(connection, stack.capabilities)
+    refuse_autocommit(connection, capabilities(connection.dialect))
     stack.take(connection)
     _own(stack, connection)
     if not stack.root.connections[1:]:

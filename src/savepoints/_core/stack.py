@@ -215,8 +215,6 @@ class Stack:
         """Ask SQLAlchemy and the drivers what happened past our listeners; costs no round trip."""
         if self.turn.taken:
             return
-        if self.doubt is not None and self.doubt.probed is None:
-            self.doubt.settle(self)
         transaction = self.transaction
         if transaction.refresh is not None:
             transaction.refresh()

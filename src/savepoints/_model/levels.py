@@ -200,7 +200,7 @@ class TransactionLevel(Level):
         super().__init__(stack, "transaction" if name is None else name, None)
         self.count: int = 0
         self.managed: bool = False
-        #: Asks SQLAlchemy whether a plain COMMIT has been answered, where it has no event to tell.
+        #: Finds out how it ended where no event tells: a plain COMMIT that was answered, a COMMIT as text.
         self.refresh: Callable[[], None] | None = None
 
     @property
