@@ -71,11 +71,11 @@ def units(table: Table) -> dict[str, Unit]:
 
     def transaction(target: Any) -> None:
         write(target)
-        target.rollback()
+        target.commit()
 
     def with_a_block(target: Any) -> None:
         block(target)
-        target.rollback()
+        target.commit()
 
     return dict(zip(WHAT, (read, write, read, write, empty, block, undone, transaction, with_a_block), strict=True))
 

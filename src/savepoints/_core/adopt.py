@@ -40,17 +40,18 @@ class Installation(NamedTuple):
 #: By the dialect, which an engine shares with its twins of other execution options.
 installations: WeakKeyDictionary[Dialect, Installation] = WeakKeyDictionary()
 
-_owners: WeakKeyDictionary[Connection, weakref.ref[Session]] = WeakKeyDictionary()
+#: Under this name a connection knows the session that has begun on it, as an attribute, like its stack.
+_OWNER = "savepoints_owner"
 
 
 def belongs(connection: Connection, session: Session) -> None:
     """A session's transaction has begun on the connection."""
-    _owners[connection] = weakref.ref(session)
+    vars(connection)[_OWNER] = weakref.ref(session)
 
 
 def _owner(connection: Connection) -> Session | None:
-    reference = _owners.get(connection)
-    session = None if reference is None else reference()
+    reference = vars(connection).get(_OWNER)
+    session: Session | None = None if reference is None else reference()
     transaction = None if session is None else session.get_transaction()
     return session if transaction is not None and connection in _compat.connections(transaction) else None
 

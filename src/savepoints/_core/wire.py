@@ -140,7 +140,8 @@ def _release(wire: Wire, connection: Connection, name: str) -> None:
     if stack is not None and stack.plain is not None:
         plain.end(stack, connection, Move.OUTER_RELEASE, "released")
         _release_or_undo(wire, stack, stack.plain, connection, name)
-        stack.unsaved = (stack.plain.ended(connection, name) and stack.plain.wrote) or stack.unsaved
+        if stack.plain.ended(connection, name) and stack.plain.wrote:
+            stack.unsaved = Repair.WARN in stack.repairs
         return
     if stack is not None and not stack.turn.taken:
         stack.sync()
