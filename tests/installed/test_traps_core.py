@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 
 import savepoints
@@ -232,6 +232,23 @@ async def test_t07_autocommit_is_left_alone(world: World) -> None:
     await world.insert(t, 3, "stays")  # without the RELEASE it would be thrown away
     await t.close()
     assert world.rows() == [(1, "stays"), (3, "stays")]
+
+
+@pytest.mark.needs("sync", "core", "failed_state")
+async def test_t07_autocommit_of_the_driver_is_left_alone(world: World) -> None:
+    """Asked for past SQLAlchemy, which does not know."""
+    engine = create_engine(world.url, connect_args={"autocommit": True}, plugins=["savepoints"])
+    with engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="SAVEPOINT can only be used in transaction blocks"):
+            connection.begin_nested()
+        connection.execute(row(1))
+        with pytest.raises(DBAPIError):
+            connection.execute(BAD)
+        connection.execute(row(2))
+        with pytest.raises(savepoints.NotSupported):
+            savepoints.savepoint(connection)
+    engine.dispose()
+    assert world.rows() == [(1, None), (2, None)]
 
 
 # T14: COMMIT of a failed transaction is answered without an error, and keeps nothing.

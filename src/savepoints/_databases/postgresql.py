@@ -115,6 +115,11 @@ def _cursor_closed(driver_connection: Any, error: BaseException) -> bool:
     return "cursor already closed" in str(error) and not driver_connection.closed
 
 
+def _autocommit(driver_connection: Any) -> bool:
+    """Both psycopgs: also where the driver was asked for it past SQLAlchemy."""
+    return bool(driver_connection.autocommit)
+
+
 def _asyncpg_standing(driver_connection: Any) -> Aftermath | None:
     in_transaction = not driver_connection.is_closed() and driver_connection.is_in_transaction()
     return None if in_transaction else Aftermath.LOST
@@ -135,6 +140,7 @@ def _row(
     *,
     named: Callable[[BaseException], tuple[str | None, str | None]],
     rollback_left_out: bool = False,
+    driver_autocommit: Callable[[Any], bool | None] = lambda driver_connection: None,
 ) -> Capabilities:
     return Capabilities(
         database="postgresql",
@@ -158,6 +164,7 @@ def _row(
         commit_number="SELECT CAST(pg_current_xact_id_if_assigned() AS text)",
         commit_status="SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))",
         commit_answers=_OUTCOMES,
+        driver_autocommit=driver_autocommit,
         read_only={"postgresql_readonly": True},
         deferrable={"postgresql_deferrable": True},
         notes=("a few statements refuse to run in a transaction, among them VACUUM and CREATE INDEX CONCURRENTLY",),
@@ -170,6 +177,7 @@ ROWS = (
         _psycopg_aftermath,
         _psycopg_standing,
         named=lambda error: _named(getattr(error, "diag", None)),
+        driver_autocommit=_autocommit,
     ),
     replace(
         _row(
@@ -177,6 +185,7 @@ ROWS = (
             _psycopg2_aftermath,
             _psycopg2_standing,
             named=lambda error: _named(getattr(error, "diag", None)),
+            driver_autocommit=_autocommit,
         ),
         still_connected=_cursor_closed,
     ),
