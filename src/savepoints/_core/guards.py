@@ -40,6 +40,9 @@ def watch_engine(engine: Engine) -> None:
         ("begin", _on_begin),
         ("commit", _on_commit),
         ("rollback", _on_rollback),
+        ("prepare_twophase", _on_prepare),
+        ("commit_twophase", _on_commit_twophase),
+        ("rollback_twophase", _on_rollback_twophase),
         ("set_connection_execution_options", _on_options),
     ):
         event.listen(engine, name, listener, insert=True)
@@ -152,16 +155,13 @@ def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) 
 
 
 def _commit_failed(stack: Stack, connection: Connection, context: ExceptionContext, cause: Cause) -> None:
-    if context.is_disconnect and cause.error is not None:
-        stack.lose(cause.error, cause.what)
+    if (context.is_disconnect or stack.second_phase) and cause.error is not None:
+        stack.lose(cause.error, cause.what)  # what was prepared stays so until somebody ends it
         return
-    try:
-        # a refused COMMIT leaves SQLite's transaction open, and SQLAlchemy would hand it to the pool's next user
-        connection.dialect.do_rollback(connection.connection)
-    except Exception as second:
-        if cause.error is not None:
-            cause.error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
-        connection.invalidate(second)
+    if stack.options.twophase:
+        connection.invalidate(cause.error)  # a driver may take a refused PREPARE for prepared
+    else:
+        _roll_back_refused(connection, cause)
     stack.unsaved = False
     stack.transaction.move(
         Move.FAIL, End(f"rolled back: COMMIT was refused with {type(cause.error).__name__}", cause.where)
@@ -169,6 +169,16 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
     stack.transaction.cause = cause
     if stack.root.session is None:
         stack.end_above(stack.transaction, Move.OUTER_ROLLBACK, End("undone: COMMIT was refused", cause.where))
+
+
+def _roll_back_refused(connection: Connection, cause: Cause) -> None:
+    """A refused COMMIT leaves SQLite's transaction open, and SQLAlchemy would hand it to the pool's next user."""
+    try:
+        connection.dialect.do_rollback(connection.connection)
+    except Exception as second:
+        if cause.error is not None:
+            cause.error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
+        connection.invalidate(second)
 
 
 # -- the outermost unit
@@ -207,6 +217,27 @@ def _on_commit(connection: Connection) -> None:
                 stack.committed(how)
 
         stack.transaction.refresh = settle
+
+
+def _on_prepare(connection: Connection, xid: Any) -> None:
+    """The first of two phases: a refusal is one of the COMMIT, and without an answer nobody knows."""
+    stack = stack_of(connection)
+    if stack is not None:
+        if stack.tracker is not None:
+            stack.tracker.note(connection, stack.capabilities)
+        if stack.transaction.recorded is State.OPEN:
+            stack.transaction.move(Move.COMMIT)
+
+
+def _on_commit_twophase(connection: Connection, xid: Any, is_prepared: bool) -> None:
+    """All are prepared, and this one is the first to commit, or one of the next."""
+    stack = stack_of(connection)
+    if stack is not None:
+        stack.second_phase = is_prepared
+
+
+def _on_rollback_twophase(connection: Connection, xid: Any, is_prepared: bool) -> None:
+    _on_rollback(connection)
 
 
 def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
