@@ -10,9 +10,13 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +78,29 @@ done
 """
 
 
-class Postgres:
-    """One PostgreSQL server on a free port of 127.0.0.1, in a temporary folder."""
+def _stats() -> Iterator[tuple[int, list[str]]]:
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            yield int(file.parent.name), file.read_text().rpartition(")")[2].split()
 
-    def __init__(self) -> None:
+
+def _parents() -> list[tuple[int, int]]:
+    return [(pid, int(fields[1])) for pid, fields in _stats()]
+
+
+def _states() -> list[tuple[int, str]]:
+    return [(pid, fields[0]) for pid, fields in _stats()]
+
+
+class Postgres:
+    """One PostgreSQL server on a free port of 127.0.0.1, in a temporary folder.
+
+    Args:
+        settings: Lines of its configuration, beside those that make it fast.
+    """
+
+    def __init__(self, settings: str = "") -> None:
+        self._settings = settings
         self._binaries = postgres_binaries()
         self.folder = Path(tempfile.mkdtemp(prefix="savepoints-pg-"))
         self.data = self.folder / "data"
@@ -99,6 +122,24 @@ class Postgres:
 
     def stop(self) -> None:
         self._guard.communicate()
+
+    def crash(self) -> None:
+        """Kill it and all that it has started, at once: nothing is written any more. Linux only."""
+        master = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        children = [pid for pid, parent in _parents() if parent == master]
+        for pid in (master, *children):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(pid in (master, *children) and state != "Z" for pid, state in _states()):
+            time.sleep(0.01)
+        # the dead may stay in the list of processes, where nobody waits for them, and be taken for another server
+        for lock in (self.data / "postmaster.pid", self.folder / f".s.PGSQL.{self.port}.lock"):
+            lock.unlink()
+
+    def recover(self) -> None:
+        """Start it again after a crash, on the port that it had."""
+        log = self.folder / "log"
+        self._run("pg_ctl", "-D", self.data, "-w", "-l", log, "-o", f"-p {self.port}", "start")
 
     def _give_away(self) -> None:
         """Hand our folder to `nobody`, with a copy of the programs: theirs may lie where nobody can enter."""
@@ -128,7 +169,7 @@ class Postgres:
             *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
         )
         with (self.data / "postgresql.conf").open("a") as conf:
-            conf.write(f"{POSTGRES_SETTINGS}unix_socket_directories = '{self.folder}'\n")
+            conf.write(f"{POSTGRES_SETTINGS}{self._settings}\nunix_socket_directories = '{self.folder}'\n")
 
     def _start(self) -> None:
         for attempt in (1, 2, 3):  # somebody else may take the free port before the server does
