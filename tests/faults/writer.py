@@ -1,7 +1,7 @@
 """A program that is killed while it writes: run by `test_crashes.py`, as a process of its own.
 
-For each line on its input, the URL of a database and a first key, it forks a child that writes until it is killed. Told on
-its output: `pid N`, then each key whose transaction has been stored, and `dead` when the child is gone.
+For each line on its input, the URL of a database and a first key, it forks a child that writes until it is killed. Told
+on its output: `pid N`, then each key whose transaction has been stored, and `dead` when the child is gone.
 """
 
 from __future__ import annotations
