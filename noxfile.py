@@ -28,6 +28,13 @@ def tests(session: nox.Session, sqlalchemy: str) -> None:
 
 
 @nox.session(python="3.11")
+def soak(session: nox.Session) -> None:
+    """The long fault run: 2,000 kills of a program on a file, 100 crashes of a server. About a quarter of an hour."""
+    sync(session, "dev")
+    session.run("pytest", "tests/faults/test_crashes.py", "-n0", "-s", *session.posargs, env={"SAVEPOINTS_SOAK": "1"})
+
+
+@nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Format, lint, types of source and tests, public types, floors of the house."""
     sync(session, "dev", "lint")

@@ -1,4 +1,4 @@
-"""`python -m bench blocks|failed|objects|installed|all [--quick] [--write docs/benchmarks.md]`."""
+"""`python -m bench blocks|failed|objects|hooks|installed|all [--quick] [--write docs/benchmarks.md]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import blocks, blocks_async, failed, installed, objects
+from bench import blocks, blocks_async, failed, hooks, installed, objects
 from bench.blocks import Case, Line
 from bench.measure import Size
 from bench.places import Embedded, Place, Server
@@ -33,10 +33,20 @@ class Sizes(NamedTuple):
     objects: Size
     loaded: int
     installed: Size
+    statements: Size
 
 
-FULL = Sizes(blocks=Size(15, 40), failed=100_000, objects=Size(5, 15), loaded=100_000, installed=Size(60, 60))
-QUICK = Sizes(blocks=Size(2, 2), failed=200, objects=Size(2, 2), loaded=1_000, installed=Size(2, 2))
+FULL = Sizes(
+    blocks=Size(15, 40),
+    failed=100_000,
+    objects=Size(5, 15),
+    loaded=100_000,
+    installed=Size(60, 60),
+    statements=Size(300, 40),
+)
+QUICK = Sizes(
+    blocks=Size(2, 2), failed=200, objects=Size(2, 2), loaded=1_000, installed=Size(2, 2), statements=Size(2, 2)
+)
 
 
 class Result:
@@ -243,6 +253,29 @@ INSTALLED = (
 )
 
 
+# -- hooks
+
+
+def run_hooks(sizes: Sizes, result: Result) -> None:
+    """Hooks in their number, and what a statement costs that we watch."""
+    found = list(hooks.measured(sizes.objects.rounds))
+    header = ["", "hooks in one transaction", "CPU of each, us", f"times that with {hooks.NUMBERS[0]}"]
+    rows = [[f.way, f"{f.number:,}", f"{f.each:.1f}", number(f.to_least)] for f in found]
+    result.add(Table("Commit hooks, registered and run", header, rows))
+    for last in found:
+        if last.number == hooks.NUMBERS[-1]:
+            what = f"{last.number:,} hooks {last.way}: linear, one costs at most 1.3 times one of {hooks.NUMBERS[0]}"
+            result.goals.append(Goal(what, f"{last.to_least:.2f}", last.to_least <= 1.3))
+    sent = list(hooks.statements(sizes.statements))
+    rows = [[one.how, f"{one.bare:.1f}", f"{one.managed:.1f}", number(one.ratio)] for one in sent]
+    result.add(
+        Table("SQLite in memory: one INSERT, Core", ["", "bare, CPU us", "in a transaction of ours", "times"], rows)
+    )
+    for one in sent:
+        what = f"SQLite in memory, Core: {one.how} in a transaction of ours, CPU at most 1.3 times a bare one"
+        result.goals.append(Goal(what, f"{one.ratio:.2f}", one.ratio <= 1.3))
+
+
 # -- all
 
 
@@ -288,14 +321,14 @@ def write(path: Path, command: str, result: Result) -> None:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Round trips counted, CPU compared.")
-    parser.add_argument("what", choices=["blocks", "failed", "objects", "installed", "all"])
+    parser.add_argument("what", choices=["blocks", "failed", "objects", "hooks", "installed", "all"])
     parser.add_argument("--quick", action="store_true", help="tiny counts: shows that it runs; the times mean nothing")
     parser.add_argument("--on", choices=["embedded", "server", "both"], default="both", help="the databases")
     parser.add_argument("--write", type=Path, metavar="FILE", help="fill this Markdown page below its marker")
     asked = parser.parse_args(arguments)
     sizes = QUICK if asked.quick else FULL
     result = Result()
-    with opened(asked.on if asked.what != "objects" else "embedded") as places:
+    with opened(asked.on if asked.what not in ("objects", "hooks") else "embedded") as places:
         if asked.what in ("blocks", "all"):
             run_blocks(places, sizes, result)
         if asked.what in ("failed", "all"):
@@ -304,6 +337,8 @@ def main(arguments: list[str]) -> None:
             run_installed(places, sizes, result)
     if asked.what in ("objects", "all"):
         run_objects(sizes, result)
+    if asked.what in ("hooks", "all"):
+        run_hooks(sizes, result)
     show(goals_table(result.goals))
     if asked.write is not None:
         write(asked.write, f"python -m bench {' '.join(arguments)}", result)

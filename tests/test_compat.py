@@ -114,21 +114,28 @@ def test_begun_on(engine: Engine, mode: Any) -> None:
         assert begun is (connection.get_nested_transaction() if mode == "create_savepoint" else outer)
 
 
-def test_commits(engine: Engine) -> None:
-    """Whether the session's commit() sends COMMIT, or leaves that to whoever began."""
+@pytest.mark.parametrize(("mode", "ends"), [("control_fully", True), ("rollback_only", False)])
+def test_commits(engine: Engine, mode: Any, ends: bool) -> None:
+    """Whether the session's commit() sends COMMIT, on somebody's connection in a transaction."""
+    with engine.connect() as connection, Session(connection, join_transaction_mode=mode) as session:
+        connection.begin()
+        root = session.begin()
+        session.connection()
+        assert _compat.commits(root, connection) is ends
     with Session(engine) as session:
-        connection = session.connection()
-        root = session.get_transaction()
-        assert root is not None
-        assert _compat.commits(root, connection)
-    with engine.connect() as connection:
-        connection.begin()
-        with Session(connection, join_transaction_mode="control_fully") as session:
-            assert _compat.commits(session.begin(), session.connection())
-    with engine.connect() as connection:
-        connection.begin()
-        with Session(connection, join_transaction_mode="rollback_only") as session:
-            assert not _compat.commits(session.begin(), session.connection())
+        root = session.begin()
+        assert _compat.commits(root, session.connection()) is True
+
+
+# Session.binds
+
+
+def test_binds(engine: Engine, other: Engine) -> None:
+    with Session(engine, binds={Item: other}) as session:
+        assert _compat.binds(session) == {engine, other}
+    with Session(engine) as session:
+        assert _compat.binds(session) == {engine}
+    assert _compat.binds(Session()) == set()
 
 
 # Dialect._on_connect_isolation_level

@@ -75,6 +75,8 @@ ASKED: dict[str, Callable[[Capabilities], str]] = {
     "settings made inside a savepoint that is rolled back": lambda row: row.settings,
     "`read_only=True`": lambda row: option(row, row.read_only or row.read_only_on or row.begin_read_only),
     "`deferrable=True`": lambda row: option(row, row.deferrable),
+    "`twophase=True`": lambda row: "yes" if row.two_phase is None else "refused",
+    "`track_commit=True`": lambda row: "yes" if row.commit_number else "refused; takes a function",
     "`immediate=True`": lambda row: "takes the write lock at once" if row.begin_immediate else "changes nothing",
 }
 

@@ -217,6 +217,7 @@ def attempts(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     independent: bool = False,
     track_commit: Track = False,
 ) -> Attempts[Connection]: ...
@@ -230,6 +231,7 @@ def attempts(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     independent: bool = False,
     track_commit: Track = False,
 ) -> Attempts[S]: ...
@@ -243,6 +245,7 @@ def attempts(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     independent: bool = False,
     track_commit: Track = False,
 ) -> AsyncAttempts[AsyncConnection]: ...
@@ -256,6 +259,7 @@ def attempts(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     independent: bool = False,
     track_commit: Track = False,
 ) -> AsyncAttempts[A]: ...
@@ -268,6 +272,7 @@ def attempts(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     independent: bool = False,
     track_commit: Track = False,
 ) -> Any:
@@ -292,6 +297,7 @@ def attempts(
         read_only: Writes are refused by the database.
         deferrable: Wait for a snapshot that cannot fail (PostgreSQL).
         immediate: Take the write lock at once (SQLite).
+        twophase: Prepare first, then commit.
         independent: Allow a second transaction on the same engine in the same task.
         track_commit: Ask what became of a COMMIT whose answer was lost: only if the answer is that it was not stored,
             the work is tried again.
@@ -307,7 +313,7 @@ def attempts(
         )
     if not isinstance(retry, Retry):
         raise errors.WrongArgument(f"retry is a Retry, not {errors.kind_of(retry)}", hint="give `Retry(attempts=3)`")
-    options = Options(isolation_level, read_only, deferrable, immediate)
+    options = Options(isolation_level, read_only, deferrable, immediate, twophase)
     checked = None if name is None else checked_name(name)
     asked = Asked(checked, options, independent=independent, track=checked_track(track_commit))
     if is_async(source):

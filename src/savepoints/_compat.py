@@ -43,6 +43,15 @@ def commits(transaction: SessionTransaction, connection: Connection) -> bool:
     return ends
 
 
+def binds(session: Session) -> set[Engine | Connection]:
+    """All engines and connections that a session was given, by default or for a class or table.
+
+    Those are public as ``.binds`` since SQLAlchemy 2.1.
+    """
+    special: Any = session.binds if hasattr(session, "binds") else session._Session__binds  # type: ignore[attr-defined]
+    return {bind for bind in (session.bind, *special.values()) if bind is not None}
+
+
 def isolation_level_on_connect(dialect: Dialect) -> str | None:
     """What ``create_engine(isolation_level=...)`` was given: no public name tells it."""
     return dialect._on_connect_isolation_level

@@ -47,6 +47,7 @@ def transaction(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     rollback: bool = False,
     independent: bool = False,
     track_commit: Track = False,
@@ -61,6 +62,7 @@ def transaction(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     rollback: bool = False,
     independent: bool = False,
     track_commit: Track = False,
@@ -75,6 +77,7 @@ def transaction(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     rollback: bool = False,
     independent: bool = False,
     track_commit: Track = False,
@@ -89,6 +92,7 @@ def transaction(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     rollback: bool = False,
     independent: bool = False,
     track_commit: Track = False,
@@ -102,6 +106,7 @@ def transaction(
     read_only: bool = False,
     deferrable: bool = False,
     immediate: bool = False,
+    twophase: bool = False,
     rollback: bool = False,
     independent: bool = False,
     track_commit: Track = False,
@@ -122,6 +127,8 @@ def transaction(
         read_only: Writes are refused by the database.
         deferrable: With ``SERIALIZABLE`` and ``read_only`` on PostgreSQL: wait for a snapshot that cannot fail.
         immediate: On SQLite take the write lock at once (BEGIN IMMEDIATE); elsewhere nothing.
+        twophase: Prepare first, then commit (PREPARE TRANSACTION, COMMIT PREPARED): with a session on several engines
+            all of them are prepared before the first commits. Each must be able to.
         rollback: Always roll back: a dry run.
         independent: Allow a second transaction on the same engine in the same task.
         track_commit: Remember what is needed to ask what became of a COMMIT whose answer was lost
@@ -152,7 +159,7 @@ def transaction(
         raise errors.WrongArgument(
             f"retry is a Retry, not {errors.kind_of(retry)}", hint="give it as `retry=Retry(attempts=3)`, for instance"
         )
-    options = Options(isolation_level, read_only, deferrable, immediate)
+    options = Options(isolation_level, read_only, deferrable, immediate, twophase)
     asked = Asked(_name(name), options, rollback, independent, checked_track(track_commit), retry)
     if not is_async(source):
         return _sync.TransactionBlock(source, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -11,7 +12,7 @@ from savepoints import _compat, errors
 from savepoints._core import adopt, refusals
 from savepoints._core.face import Face
 from savepoints._core.join import join, steer
-from savepoints._core.options import Asked, Options
+from savepoints._core.options import Asked, refuse_single_phase
 from savepoints._core.outcome import Tracker
 from savepoints._core.roots import ConnectionRoot, SessionRoot, refuse_autocommit
 from savepoints._core.sessions import watch_session
@@ -122,7 +123,10 @@ def _begin_connection(target: Connection, face: Face, asked: Asked) -> Stack:
     stack.transaction.managed = True
     try:
         _set_options(stack, target, options.execution_options(row))
-        target.begin()
+        if options.twophase:
+            target.begin_twophase()
+        else:
+            target.begin()
         join(stack, target)
     except BaseException:
         abandon(stack)
@@ -155,8 +159,8 @@ def _begin_session(session: Session, face: Face, asked: Asked) -> Stack:
     connections = [] if adopted is None else list(_compat.connections(adopted))
     bind = session.bind or (connections[0] if connections else None)
     row = capabilities(None if bind is None else bind.dialect)
-    wanted = options.execution_options(row)
-    if options != Options() and (connections or bind is None):
+    wanted = options._replace(twophase=options.twophase and bind is not None).execution_options(row)
+    if (options.for_one_database and (connections or bind is None)) or (options.twophase and connections):
         raise errors.AlreadyInTransaction(
             "a transaction takes options only before its first statement, on a session with one default bind",
             hint="open the transaction before using the session, or leave the options out",
@@ -169,9 +173,11 @@ def _begin_session(session: Session, face: Face, asked: Asked) -> Stack:
     stack.transaction.name = name or stack.transaction.name
     session.info[KEY] = stack
     try:
-        if adopted is None:
+        if options.twophase:
+            _begin_twophase(stack, session)
+        elif adopted is None:
             session.begin()
-        if options != Options():
+        if options.for_one_database:
             if isinstance(bind, Connection):
                 _set_options(stack, bind, wanted)
                 wanted = {}
@@ -184,14 +190,31 @@ def _begin_session(session: Session, face: Face, asked: Asked) -> Stack:
     return stack
 
 
+def _begin_twophase(stack: Stack, session: Session) -> None:
+    """Ask all that the session may use, for SQLAlchemy itself would only fail; then have it prepare, for once."""
+    for bind in _compat.binds(session):
+        refuse_single_phase(capabilities(bind.dialect))
+    before = session.twophase
+    session.twophase = True
+    stack.restore += (lambda: setattr(session, "twophase", before),)
+    if session.get_transaction() is None:
+        session.begin()
+
+
 def _set_options(stack: Stack, connection: Connection, wanted: dict[str, Any]) -> None:
     """Set execution options for one transaction; what they were comes back at its end."""
     if wanted:
         before = connection.get_execution_options()
         level = _compat.isolation_level_on_connect(connection.dialect) or connection.default_isolation_level
         default = {"isolation_level": level}
-        stack.restore = (connection, {key: before.get(key, default.get(key, False)) for key in wanted})
+        old = {key: before.get(key, default.get(key, False)) for key in wanted}
+        stack.restore += (partial(_put_options_back, connection, old),)
         connection.execution_options(**wanted)
+
+
+def _put_options_back(connection: Connection, options: dict[str, Any]) -> None:
+    if not connection.closed and not connection.invalidated:
+        connection.execution_options(**options)
 
 
 def abandon(stack: Stack, *, rollback: bool = True) -> None:
@@ -205,9 +228,7 @@ def abandon(stack: Stack, *, rollback: bool = True) -> None:
 
 
 def put_back(stack: Stack) -> None:
-    """Set the options of a connection as they were before the transaction."""
-    if stack.restore is not None:
-        connection, options = stack.restore
-        stack.restore = None
-        if not connection.closed and not connection.invalidated:
-            connection.execution_options(**options)
+    """Set what was set for one transaction as it was before."""
+    restore, stack.restore = stack.restore, ()
+    for step in restore:
+        step()

@@ -48,6 +48,9 @@ def watch_engine(engine: Engine) -> None:
         ("begin", _on_begin),
         ("commit", _on_commit),
         ("rollback", _on_rollback),
+        ("prepare_twophase", _on_prepare),
+        ("commit_twophase", _on_commit_twophase),
+        ("rollback_twophase", _on_rollback_twophase),
         ("set_connection_execution_options", _on_options),
     ):
         event.listen(engine, name, listener, insert=True)
@@ -219,10 +222,12 @@ def _asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
 
 def _commit_failed(stack: Stack, connection: Connection, context: ExceptionContext, cause: Cause) -> None:
     unanswered = context.is_disconnect or stack.capabilities.commit_unanswered(context.original_exception)
-    if unanswered and cause.error is not None:
-        stack.lose(cause.error, cause.what)
+    if (unanswered or stack.second_phase) and cause.error is not None:
+        stack.lose(cause.error, cause.what)  # what was prepared stays so until somebody ends it
         return
-    if Repair.COMMIT in stack.repairs:
+    if stack.options.twophase:
+        connection.invalidate(cause.error)  # a driver may take a refused PREPARE for prepared
+    elif Repair.COMMIT in stack.repairs:
         _roll_back(connection, cause.error)
     stack.unsaved = False
     stack.transaction.move(
@@ -271,6 +276,27 @@ def _on_commit(connection: Connection) -> None:
                 stack.committed(how)
 
         stack.transaction.refresh = settle
+
+
+def _on_prepare(connection: Connection, xid: Any) -> None:
+    """The first of two phases: a refusal is one of the COMMIT, and without an answer nobody knows."""
+    stack = stack_of(connection)
+    if stack is not None:
+        if stack.tracker is not None:
+            stack.tracker.note(connection, stack.capabilities)
+        if stack.transaction.recorded is State.OPEN:
+            stack.transaction.move(Move.COMMIT)
+
+
+def _on_commit_twophase(connection: Connection, xid: Any, is_prepared: bool) -> None:
+    """All are prepared, and this one is the first to commit, or one of the next."""
+    stack = stack_of(connection)
+    if stack is not None:
+        stack.second_phase = is_prepared
+
+
+def _on_rollback_twophase(connection: Connection, xid: Any, is_prepared: bool) -> None:
+    _on_rollback(connection)
 
 
 def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:

@@ -18,10 +18,18 @@ class Options(NamedTuple):
     read_only: bool = False
     deferrable: bool = False
     immediate: bool = False
+    twophase: bool = False
+
+    @property
+    def for_one_database(self) -> bool:
+        """Something was asked for that has to be set on a connection before its first statement."""
+        return self._replace(twophase=False) != Options()
 
     def execution_options(self, row: Capabilities) -> dict[str, Any]:
         """The part that SQLAlchemy sets on a connection before it begins."""
         options: dict[str, Any] = {}
+        if self.twophase:
+            refuse_single_phase(row)
         if self.isolation_level is not None:
             if self.isolation_level.upper().replace("_", " ") == "AUTOCOMMIT":
                 raise refusals.autocommit()
@@ -35,6 +43,19 @@ class Options(NamedTuple):
                 raise _unknown_option("deferrable", row)
             options |= row.deferrable
         return options
+
+
+def refuse_single_phase(row: Capabilities) -> None:
+    """All databases of a two-phase transaction must be able to prepare.
+
+    Raises:
+        NotSupported: This one is not, and why.
+    """
+    if row.two_phase is not None:
+        raise errors.NotSupported(
+            f"no two-phase transaction on {row.database} with {row.driver}: {row.two_phase}",
+            hint="leave `twophase=True` out, and give each database a transaction of its own",
+        )
 
 
 class Asked(NamedTuple):

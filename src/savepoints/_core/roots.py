@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, TwoPhaseTransaction
 from sqlalchemy.orm import Session
 
 from savepoints import _compat
@@ -41,6 +41,9 @@ class ConnectionRoot:
         """Nothing is pending on a connection."""
 
     def commit(self) -> None:
+        transaction = self.connections[0].get_transaction()
+        if isinstance(transaction, TwoPhaseTransaction):
+            transaction.prepare()
         self.connections[0].commit()
 
     def rollback(self) -> None:

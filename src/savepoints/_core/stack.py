@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -86,6 +86,7 @@ class Stack:
         "rolling",
         "root",
         "runner",
+        "second_phase",
         "sent",
         "sessions",
         "settled",
@@ -130,8 +131,9 @@ class Stack:
         self.stuck: Cause | None = None  # the server takes only a rollback to a savepoint, or of all
         self.answered = False  # COMMIT of the session was answered: what fails after it does not undo it
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
-        self.restore: tuple[Connection, dict[str, Any]] | None = None  # options to be put back at the end
+        self.restore: tuple[Callable[[], None], ...] = ()  # what was set for one transaction is put back by these
         self.tracker: Tracker | None = None  # it remembers what is needed to ask for the outcome of the COMMIT
+        self.second_phase = False  # all databases have prepared, and COMMIT PREPARED goes out
         self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
         self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
         self.doubt: Doubt | None = None  # a statement that may have ended the transaction, until we know

@@ -159,6 +159,7 @@ class Capabilities:
         provoke: Has the database or the driver raise an error of a code, for tests of what comes after it; given the
             driver's cursor (as SQLAlchemy adapts it).
         named: Constraint and column that an error names, as far as the driver tells them.
+        two_phase: None where a transaction can be prepared, else why not.
         commit_number: SQL that gives the number of the transaction, if it wrote, as text; None where that is no help.
         commit_status: SQL that tells what became of the transaction ``:number``, on any connection.
         commit_answers: What its answers mean.
@@ -206,6 +207,7 @@ class Capabilities:
     begin_immediate: str | None = None
     begin_read_only: str | None = None
     restart: str | None = None
+    two_phase: str | None = "it is not known how to prepare a transaction"
     commit_number: str | None = None
     commit_status: str | None = None
     commit_answers: Mapping[Any, Outcome] = field(default_factory=dict)

@@ -161,6 +161,7 @@ def _row(
         provoke=provoke,
         standing=standing,
         rollback_left_out=rollback_left_out,
+        two_phase=None,
         commit_number="SELECT CAST(pg_current_xact_id_if_assigned() AS text)",
         commit_status="SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))",
         commit_answers=_OUTCOMES,

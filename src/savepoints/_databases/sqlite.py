@@ -136,6 +136,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
+        two_phase="SQLite has no PREPARE: its COMMIT is one step",
         begin="BEGIN",
         begin_immediate="BEGIN IMMEDIATE",
         restart="ROLLBACK",

@@ -1,0 +1,334 @@
+"""Group N: two-phase transactions, SQLAlchemy's own and ours, and sessions on several databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
+
+from savepoints import AlreadyInTransaction, CommitOutcomeUnknown, NotSupported
+from tests.behaviours.steps import Oops, fails, refused
+from tests.behaviours.tools import row
+from tests.harness.face import bare
+from tests.harness.models import Child, Item, Parent
+from tests.harness.world import Target, World
+from tests.proxy import Proxy
+
+two_phase = pytest.mark.needs("two_phase")
+ORPHAN = text("INSERT INTO child (id, parent_id) VALUES (1, 42)")  # refused when all constraints are looked at
+
+
+@pytest.fixture
+async def other(world: World) -> AsyncIterator[Any]:
+    """A second engine of the same face."""
+    engine = world.new_engine()
+    yield engine
+    disposed = engine.dispose()
+    if disposed is not None:
+        await disposed
+
+
+def on_both(world: World, other: Any, **options: Any) -> Any:
+    """A sessionmaker on two engines: items on the first, parents and children on the second."""
+    maker = world.maker(binds={Item: world.engine, Parent: other, Child: other}, **options)
+    maker.kw["bind"] = None
+    return maker
+
+
+def prepared(world: World) -> list[str]:
+    with world.aside.connect() as aside:
+        return list(aside.scalars(text("SELECT gid FROM pg_prepared_xacts")))
+
+
+@pytest.fixture(autouse=True)
+async def none_left(world: World) -> AsyncIterator[None]:
+    """A prepared transaction outlives its connection, and would hold its locks for ever."""
+    yield
+    if "two_phase" in world.site.has:
+        left = prepared(world)
+        with world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as aside:
+            for gid in left:
+                aside.exec_driver_sql(f"ROLLBACK PREPARED '{gid}'")
+        assert left == []
+
+
+def phases(world: World) -> list[str]:
+    words = ("BEGIN", "PREPARE", "COMMIT", "ROLLBACK")
+    return [s.split("'")[0].strip() for s in world.transcript.sent() if s.startswith(words)]
+
+
+# -- SQLAlchemy's own: nothing of ours stands in its way
+
+
+async def prepare_with_a_bookmark(world: World) -> str:
+    """A prepared transaction on a connection of the caller's; its name on the server."""
+    async with world.open(world.engine) as connection:
+        two = await world.run_sync(connection, lambda sync: sync.begin_twophase("it''s; odd"))
+        await connection.execute(row(1, "kept"))
+        sp = await world.savepoint(connection)
+        await connection.execute(row(2, "undone"))
+        await sp.rollback()
+        async with world.savepoint(connection, suppress=Oops):
+            await connection.execute(row(3, "undone"))
+            raise Oops
+        await world.run_sync(connection, lambda _: two.prepare())
+        (gid,) = prepared(world)
+        await connection.invalidate()
+        return gid
+
+
+@two_phase
+@pytest.mark.needs("core")
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+async def test_n184_prepared_here_and_ended_there(world: World, end: str) -> None:
+    gid = await prepare_with_a_bookmark(world)
+    with world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as aside:
+        quoted = gid.replace("'", "''")
+        aside.exec_driver_sql(f"{end} PREPARED '{quoted}'")
+    assert world.rows() == ([(1, "kept")] if end == "COMMIT" else [])
+
+
+@two_phase
+@pytest.mark.needs("core")
+async def test_n185_rolled_back_there_nothing_is_kept(world: World) -> None:
+    """By a recovering connection of SQLAlchemy's own, as its documentation has it."""
+    gid = await prepare_with_a_bookmark(world)
+    with world.aside.connect() as aside:
+        aside.rollback_prepared(gid, recover=True)
+    assert world.rows() == []
+    assert prepared(world) == []
+
+
+@two_phase
+@pytest.mark.needs("core")
+async def test_n186_the_list_shows_names_as_they_are(world: World) -> None:
+    gid = await prepare_with_a_bookmark(world)
+    assert ";" in gid
+    with world.aside.connect() as aside:
+        found = aside.recover_twophase()
+        assert [str(one) for one in found] == [gid]
+        aside.commit_prepared(gid, recover=True)
+    assert world.rows() == [(1, "kept")]
+
+
+@two_phase
+@pytest.mark.needs("orm")
+async def test_n187_what_a_savepoint_undid_is_not_in_it(world: World) -> None:
+    async with world.open(world.maker(twophase=True)) as t:
+        await world.insert(t, 1, "kept")
+        async with world.savepoint(t, suppress=Oops):
+            await world.insert(t, 2, "undone")
+            raise Oops
+        mark = await world.savepoint(t)
+        await world.insert(t, 3, "undone")
+        await mark.rollback()
+        await mark.release()
+        await world.run_sync(t, lambda session: session.prepare())
+        assert world.rows() == []
+        await t.commit()
+    assert world.rows() == [(1, "kept")]
+
+
+@two_phase
+@pytest.mark.needs("orm")
+async def test_n188_prepare_without_two_phase(world: World) -> None:
+    with pytest.raises(InvalidRequestError, match="not enabled"):
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1)
+            await world.run_sync(t, lambda session: session.prepare())
+    assert world.rows() == []
+
+
+@two_phase
+@pytest.mark.needs("core")
+async def test_n192_given_back_between_prepare_and_commit(world: World) -> None:
+    """What the pool rolls back is the connection's own transaction: the prepared one is the server's by then."""
+    async with world.open(world.engine) as connection:
+        two = await world.run_sync(connection, lambda sync: sync.begin_twophase())
+        await connection.execute(row(1))
+        await world.savepoint(connection)
+        await world.run_sync(connection, lambda _: two.prepare())
+        (gid,) = prepared(world)
+        await connection.invalidate()
+    assert prepared(world) == [gid]
+    with world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as aside:
+        aside.exec_driver_sql(f"COMMIT PREPARED '{gid}'")
+    assert world.rows() == [(1, None)]
+
+
+# -- ours
+
+
+@two_phase
+async def test_n_twophase_prepares_and_commits_with_savepoints_and_hooks(world: World) -> None:
+    log: list[Any] = []
+    async with world.transaction(world.source, twophase=True) as t:
+        transaction = world.current_transaction(t)
+        world.hook("before_commit", t, log.append, "before")
+        world.hook("on_commit", t, lambda: log.append((world.rows(), prepared(world))))
+        await world.insert(t, 1, "kept")
+        async with world.savepoint(t, suppress=Oops):
+            await world.insert(t, 2, "undone")
+            raise Oops
+        await world.savepoint(t, "open at the end")
+        await world.insert(t, 3, "kept")
+    kept = [(1, "kept"), (3, "kept")]
+    assert log == ["before", (kept, [])]
+    assert str(transaction.state) == "committed"
+    assert world.rows() == kept
+
+
+@two_phase
+@pytest.mark.parametrize("how", ["error", "dry run", "signal"])
+async def test_n_twophase_is_undone(world: World, how: str) -> None:
+    log: list[str] = []
+    with fails(Oops) if how == "error" else nullcontext():
+        async with world.transaction(world.source, twophase=True, rollback=how == "dry run") as t:
+            world.hook("on_rollback", t, log.append, "undone")
+            await world.insert(t, 1)
+            if how == "error":
+                raise Oops
+            if how == "signal":
+                raise world.Rollback()
+    assert log == ["undone"]
+    assert world.rows() == []
+
+
+@two_phase
+async def test_n_twophase_refused_at_prepare(world: World) -> None:
+    log: list[str] = []
+    with fails(IntegrityError) as caught:
+        async with world.transaction(world.source, twophase=True) as t:
+            transaction = world.current_transaction(t)
+            world.hook("on_rollback", t, log.append, "undone")
+            await world.insert(t, 1)
+            await t.execute(ORPHAN)
+    assert (str(transaction.state), transaction.error, log) == ("rolled back", caught.value, ["undone"])
+    assert world.rows() == []
+    async with world.transaction(world.source) as t:
+        await world.insert(t, 2)
+    assert world.rows() == [(2, None)]
+
+
+@two_phase
+@pytest.mark.needs("orm")
+async def test_n189_failure_in_prepare_of_the_second_undoes_the_first(world: World, other: Any) -> None:
+    log: list[str] = []
+    async with world.transaction(on_both(world, other), twophase=True) as t:
+        world.hook("on_commit", t, log.append, "both")
+        t.add(Item(id=1, name="kept"))
+        t.add(Parent(id=1, name="kept"))
+        async with world.savepoint(t, suppress=Oops):
+            t.add(Item(id=2, name="undone"))
+            t.add(Parent(id=2, name="undone"))
+            raise Oops
+    assert log == ["both"]
+    assert world.rows() == [(1, "kept")]
+    with fails(IntegrityError):
+        async with world.transaction(on_both(world, other), twophase=True) as t:
+            t.add(Item(id=3))
+            t.add(Child(id=1, parent_id=42))
+    assert world.rows() == [(1, "kept")]
+    with world.aside.connect() as aside:
+        assert aside.execute(text("SELECT id, name FROM parent")).all() == [(1, "kept")]
+
+
+@two_phase
+@pytest.mark.needs("orm")
+async def test_n_twophase_is_for_this_transaction_alone(world: World) -> None:
+    async with world.open() as t:
+        async with world.transaction(t, twophase=True):
+            await world.insert(t, 1)
+        world.transcript.clear()
+        async with world.transaction(t):
+            await world.insert(t, 2)
+        assert "PREPARE TRANSACTION" not in phases(world)
+        assert bare_session(t).twophase is False
+        await t.execute(text("SELECT 1"))
+        with refused(world, AlreadyInTransaction, "before its first statement"):
+            await world.transaction(t, twophase=True).__aenter__()
+    assert world.rows() == [(1, None), (2, None)]
+
+
+def bare_session(target: Target) -> Any:
+    session = bare(target)
+    return getattr(session, "sync_session", session)
+
+
+@pytest.mark.lacks("two_phase")
+async def test_n_twophase_is_refused_with_the_reason(world: World) -> None:
+    with refused(world, NotSupported, "no PREPARE"):
+        async with world.transaction(world.source, twophase=True):
+            pass
+    async with world.open() as t:
+        with refused(world, NotSupported, "no PREPARE"):
+            async with world.transaction(t, twophase=True):
+                pass
+        async with world.transaction(t):
+            await world.insert(t, 1)
+    assert world.rows() == [(1, None)]
+
+
+@pytest.mark.lacks("two_phase")
+@pytest.mark.needs("orm")
+async def test_n_twophase_where_one_of_several_cannot(world: World, other: Any) -> None:
+    with refused(world, NotSupported, "no PREPARE"):
+        async with world.transaction(on_both(world, other), twophase=True):
+            pass
+
+
+@pytest.mark.needs("two_phase", "network")
+@pytest.mark.parametrize("cut", ["cut_before", "cut_after"])
+async def test_n_twophase_without_an_answer_to_commit(world: World, proxy: Proxy, cut: str) -> None:
+    """COMMIT PREPARED was sent, and nobody knows; a transaction that is still prepared can be ended by anybody."""
+    log: list[str] = []
+    with fails(CommitOutcomeUnknown):
+        async with world.transaction(world.source, twophase=True) as t:
+            for verb in ("on_commit", "on_rollback", "on_unknown"):
+                world.hook(verb, t, log.append, verb)
+            await world.insert(t, 1)
+            setattr(proxy, cut, b"COMMIT PREPARED")
+    setattr(proxy, cut, None)
+    assert log == ["on_unknown"]
+    left = prepared(world)  # none where the COMMIT has reached the server
+    assert len(left) == 1 or cut == "cut_after"
+    with world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as aside:
+        for gid in left:
+            aside.exec_driver_sql(f"COMMIT PREPARED '{gid}'")
+    assert world.rows() == [(1, None)]
+
+
+# -- several databases, without two phases
+
+
+@pytest.mark.needs("orm")
+async def test_n190_one_of_them_has_no_savepoints(world: World, other: Any) -> None:
+    """An engine in autocommit mode: refused before the first SAVEPOINT goes out on any."""
+    maker = on_both(world, other.execution_options(isolation_level="AUTOCOMMIT"))
+    async with world.open(maker) as t:
+        await t.get(Item, 1)
+        await t.get(Parent, 1)
+        world.transcript.clear()
+        with pytest.raises(NotSupported, match="AUTOCOMMIT"):
+            await world.savepoint(t)
+        assert not [s for s in world.transcript.sent() if s.startswith("SAVEPOINT")]
+
+
+@pytest.mark.needs("orm", "many_writers")
+async def test_n191_a_database_that_joined_after_the_savepoint(world: World, other: Any) -> None:
+    async with world.transaction(on_both(world, other)) as t:
+        t.add(Item(id=1, name="before"))
+        mark = await world.savepoint(t)
+        t.add(Item(id=2, name="undone"))
+        t.add(Parent(id=1, name="undone"))
+        await t.flush()
+        await mark.rollback()
+        t.add(Item(id=3, name="after"))
+        t.add(Parent(id=2, name="after"))
+    assert world.rows() == [(1, "before"), (3, "after")]
+    with world.aside.connect() as aside:
+        assert aside.execute(text("SELECT id, name FROM parent")).all() == [(2, "after")]

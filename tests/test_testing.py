@@ -1,0 +1,95 @@
+"""`savepoints.testing`: what can be asked for, and that nothing is left behind."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from savepoints import NotSupported, WrongArgument, _retry, classify, transaction
+from savepoints.testing import inject, instant_retries, lose_commit
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Any:
+    engine = create_engine(f"sqlite:///{tmp_path}/test.db")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    yield engine
+    engine.dispose()
+
+
+def insert(engine: Any, *ids: int) -> None:
+    with transaction(engine) as connection:
+        for id in ids:
+            connection.execute(text("INSERT INTO t VALUES (:id)"), {"id": id})
+
+
+def stored(engine: Any) -> list[int]:
+    with engine.connect() as connection:
+        return list(connection.scalars(text("SELECT id FROM t ORDER BY id")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({}, WrongArgument, "exactly one"),
+        ({"statement": 1, "commit": 1}, WrongArgument, "exactly one"),
+        ({"statement": 0}, WrongArgument, "from 1 on"),
+        ({"commit": True}, WrongArgument, "from 1 on"),
+        ({"statement": 1, "times": 0}, WrongArgument, "from 1 on"),
+    ],
+)
+def test_where_a_fault_strikes_is_checked(engine: Any, arguments: Any, error: Any, match: str) -> None:
+    with pytest.raises(error, match=match), inject(engine, "busy", **arguments):
+        pass
+
+
+def test_only_errors_that_the_database_has(engine: Any) -> None:
+    with pytest.raises(NotSupported, match="'busy snapshot'"), inject(engine, "deadlock", statement=1):
+        pass
+    with pytest.raises(WrongArgument, match="into an engine"), inject("engine", "busy", statement=1):
+        pass
+    with pytest.raises(WrongArgument, match="from 1 on"), lose_commit(engine, stored=True, commit=0):
+        pass
+
+
+def test_it_strikes_at_its_place_and_then_no_more(engine: Any) -> None:
+    with inject(engine, "busy", statement=2, times=2) as fault:
+        insert(engine, 1)
+        for _ in range(2):
+            with pytest.raises(OperationalError) as caught:
+                insert(engine, 2, 3)
+            assert classify(caught.value).kind == "busy"
+        insert(engine, 2, 3)
+    assert fault.fired == 2
+    with inject(engine, "busy", commit=2):
+        insert(engine, 4)
+        with pytest.raises(OperationalError):
+            insert(engine, 5)
+        insert(engine, 6)
+    insert(engine, 7)
+    assert stored(engine) == [1, 2, 3, 4, 6, 7]
+
+
+def test_afterwards_the_engine_is_as_before(engine: Any) -> None:
+    before = engine.dialect.do_commit
+    with suppress(Exception), inject(engine, "busy", commit=1):
+        insert(engine, 1)
+    with suppress(Exception), lose_commit(engine, stored=False):
+        insert(engine, 1)
+    assert engine.dialect.do_commit == before
+    insert(engine, 1)
+    assert stored(engine) == [1]
+
+
+def test_instant_retries_can_be_nested() -> None:
+    with instant_retries():
+        with instant_retries():
+            _retry.pause(3600)
+        _retry.pause(3600)
+    _retry.pause(0)
