@@ -5,9 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from savepoints._load.reasons import Reason, Reject
+from savepoints._load.rejects import Rejects
+from savepoints._load.report import MissingParent, Progress, Report
+from savepoints._load.tables import rejects_table
 from savepoints._model.levels import Level
 from savepoints._model.states import State
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
+from savepoints._verb_load import load
 from savepoints._verbs import (
     atomic,
     current_transaction,
@@ -19,8 +24,11 @@ from savepoints._verbs import (
 )
 from savepoints.errors import (
     AlreadyInTransaction,
+    BadInput,
     BadName,
     CommitOutcomeUnknown,
+    LoadLimitExceeded,
+    LoadMismatch,
     NoTransaction,
     NotSupported,
     OutOfOrder,
@@ -45,12 +53,21 @@ __all__ = [
     "AsyncSavepoint",
     "AsyncSession",
     "AsyncTransaction",
+    "BadInput",
     "BadName",
     "CommitOutcomeUnknown",
     "Level",
+    "LoadLimitExceeded",
+    "LoadMismatch",
+    "MissingParent",
     "NoTransaction",
     "NotSupported",
     "OutOfOrder",
+    "Progress",
+    "Reason",
+    "Reject",
+    "Rejects",
+    "Report",
     "Rollback",
     "Savepoint",
     "SavepointEnded",
@@ -69,6 +86,8 @@ __all__ = [
     "async_scoped_session",
     "atomic",
     "current_transaction",
+    "load",
+    "rejects_table",
     "release",
     "require_transaction",
     "rollback_to",

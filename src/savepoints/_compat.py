@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext, Transaction
@@ -70,3 +70,13 @@ def forget(session: Session, state: InstanceState[Any]) -> None:
     SQLAlchemy's nested rollback puts one back there whose primary key was changed before.
     """
     session.identity_map.safe_discard(state)
+
+
+def wait_for(awaitable: Awaitable[Any]) -> Any:
+    """The result of an awaitable, inside ``run_sync``.
+
+    Public for a driver's own methods, as ``AdaptedConnection.run_async``; not for what a user's callback returns.
+    """
+    from sqlalchemy.util import await_only
+
+    return await_only(awaitable)

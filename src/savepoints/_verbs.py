@@ -43,7 +43,7 @@ def _is_kind(found: Any, *names: str) -> bool:
     return module is not None and isinstance(found, tuple(getattr(module, name) for name in names))
 
 
-def _is_async(found: Any) -> bool:
+def is_async(found: Any) -> bool:
     if isinstance(found, _SYNC):
         return False
     return _is_kind(found, "AsyncSession", "AsyncConnection", "AsyncEngine", "async_sessionmaker")
@@ -54,13 +54,13 @@ def _unscoped(target: Any) -> Any:
     return target() if isinstance(target, scoped_session) or _is_kind(target, "async_scoped_session") else target
 
 
-def _target(target: Any, verb: str) -> Any:
+def target_of(target: Any, verb: str) -> Any:
     if not isinstance(target, _TARGETS):
         target = _unscoped(target)
     if isinstance(target, _TARGETS) or _is_kind(target, "AsyncSession", "AsyncConnection"):
         return target
     hint = "give a Session or Connection, sync or async"
-    if isinstance(target, _SOURCES) or _is_async(target):
+    if isinstance(target, _SOURCES) or is_async(target):
         hint = "open a session or connection first, for instance by `with transaction(...)`"
     raise errors.WrongArgument(f"{verb} works on a session or connection, not on {errors.kind_of(target)}", hint=hint)
 
@@ -154,7 +154,7 @@ def transaction(
         sqlalchemy.exc.ArgumentError: The database has no such isolation level.
     """
     source = _unscoped(source_or_target)
-    if not isinstance(source, (*_TARGETS, *_SOURCES)) and not _is_async(source):
+    if not isinstance(source, (*_TARGETS, *_SOURCES)) and not is_async(source):
         raise errors.WrongArgument(
             f"transaction works on a source or target of SQLAlchemy, not on {errors.kind_of(source)}",
             hint="give an engine or sessionmaker, or a session or connection, sync or async",
@@ -166,7 +166,7 @@ def transaction(
         )
     options = Options(isolation_level, read_only, deferrable, immediate)
     _name(name)
-    if not _is_async(source):
+    if not is_async(source):
         return _sync.TransactionBlock(source, name, options, rollback=rollback, independent=independent)
     from savepoints import aio
 
@@ -205,9 +205,9 @@ def savepoint(target: Any, name: str | None = None, *, rollback: bool = False, s
         WrongArgument: The target, the name or ``suppress`` is of a wrong kind.
         BadName: The name is empty, too long or has control characters.
     """
-    found = _target(target, "savepoint")
+    found = target_of(target, "savepoint")
     _name(name)
-    if not _is_async(found):
+    if not is_async(found):
         return _sync.open_savepoint(found, name, rollback, suppress)
     from savepoints import aio
 
@@ -247,14 +247,14 @@ def atomic(target: Any, name: str | None = None, *, savepoint: bool = True, roll
         AlreadyInTransaction, NotSupported, TransactionFailed, TransactionLost, WrongTask: As `transaction` and
             `savepoint` do, when the block is entered.
     """
-    found = _target(target, "atomic")
+    found = target_of(target, "atomic")
     _name(name)
     if rollback and not savepoint:
         raise errors.WrongArgument(
             "atomic(savepoint=False, rollback=True): a block that joins another cannot be undone alone",
             hint="leave one of the two out",
         )
-    if not _is_async(found):
+    if not is_async(found):
         return _sync.AtomicBlock(found, name, savepoint=savepoint, rollback=rollback)
     from savepoints import aio
 
@@ -270,7 +270,7 @@ def require_transaction(target: SyncTarget | AsyncTarget) -> None:
     Raises:
         NoTransaction: None is open.
     """
-    found = _target(target, "require_transaction")
+    found = target_of(target, "require_transaction")
     started = getattr(found, "sync_connection", found) is not None  # of an AsyncConnection, which is awaited for
     if not started or not found.in_transaction():
         raise errors.NoTransaction(f"no transaction is open on this {type(found).__name__}")
@@ -294,8 +294,8 @@ def rollback_to(target: Any, name: str) -> Awaitable[None] | None:
         WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
         WrongArgument, BadName: The target or the name is not one that can be.
     """
-    found = _target(target, "rollback_to")
-    if not _is_async(found):
+    found = target_of(target, "rollback_to")
+    if not is_async(found):
         moves.roll_back(moves.named(found, name))
         return None
     from savepoints import aio
@@ -322,8 +322,8 @@ def release(target: Any, name: str) -> Awaitable[None] | None:
         WrongTask: Another task or thread is inside a savepoint block, or at work, on this target.
         WrongArgument, BadName: The target or the name is not one that can be.
     """
-    found = _target(target, "release")
-    if not _is_async(found):
+    found = target_of(target, "release")
+    if not is_async(found):
         moves.release(moves.named(found, name))
         return None
     from savepoints import aio
@@ -341,8 +341,8 @@ def current_transaction(target: Any) -> _sync.Transaction | aio.AsyncTransaction
     Args:
         target: Session, scoped_session or Connection, or their async twins (not awaited).
     """
-    found = _target(target, "current_transaction")
-    if not _is_async(found):
+    found = target_of(target, "current_transaction")
+    if not is_async(found):
         return _sync.current(found)
     from savepoints import aio
 

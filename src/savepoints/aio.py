@@ -56,7 +56,8 @@ def _not_started(connection: AsyncConnection) -> Any:
     raise errors.NoTransaction(f"{type(connection).__name__} is not started or closed", hint="await the connection")
 
 
-async def _run(target: AsyncTarget, work: Callable[[], R]) -> R:
+async def run_in(target: AsyncTarget, work: Callable[[], R]) -> R:
+    """Run sync work on the target, inside its greenlet."""
     sync_of(target)
     return await target.run_sync(lambda _: work())
 
@@ -107,7 +108,7 @@ class AsyncTransaction(TransactionLevel):
             UnknownSavepoint: No open savepoint bears the name.
             OutOfOrder: It was opened outside the block around this call.
         """
-        await _run(self.stack.runner, lambda: moves.roll_back(moves.named_in(self.stack, name)))
+        await run_in(self.stack.runner, lambda: moves.roll_back(moves.named_in(self.stack, name)))
 
 
 class AsyncSavepoint(SavepointLevel):
@@ -129,7 +130,7 @@ class AsyncSavepoint(SavepointLevel):
             OutOfOrder: It was opened outside the block around this call.
             WrongTask: Another task or thread is at work on this target.
         """
-        await _run(self.stack.runner, lambda: moves.roll_back(self))
+        await run_in(self.stack.runner, lambda: moves.roll_back(self))
 
     async def release(self) -> None:
         """End the savepoint and keep its work in the level around.
@@ -141,7 +142,7 @@ class AsyncSavepoint(SavepointLevel):
             OutOfOrder: It was opened outside the block around this call.
             WrongTask: Another task or thread is at work on this target.
         """
-        await _run(self.stack.runner, lambda: moves.release(self))
+        await run_in(self.stack.runner, lambda: moves.release(self))
 
     async def __aenter__(self) -> AsyncSavepoint:
         ends.enter(self)
@@ -151,7 +152,7 @@ class AsyncSavepoint(SavepointLevel):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        work = _run(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
+        work = run_in(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
         try:
             await finish(work)
         except Exception as own:
@@ -189,7 +190,7 @@ class PendingSavepoint:
             stack_for(target, FACE).runner = self._target
             return cast(AsyncSavepoint, moves.open_savepoint(target, FACE, self._name))
 
-        level = await _run(self._target, work)
+        level = await run_in(self._target, work)
         level._rollback = self._rollback
         level._suppress = self._suppress
         return level
@@ -253,7 +254,7 @@ class AsyncTransactionBlock(Generic[T]):
             tasks.refuse_second(tasks.dialect_of(self._source))
         self._target = target = cast(T, await _open(self._source))
         try:
-            self._stack = await _run(target, lambda: begin(sync_of(target), FACE, self._name, self._options))
+            self._stack = await run_in(target, lambda: begin(sync_of(target), FACE, self._name, self._options))
         except BaseException:
             await finish(self._close())
             raise
@@ -270,7 +271,7 @@ class AsyncTransactionBlock(Generic[T]):
 
     async def _leave(self, stack: Stack, error: BaseException | None) -> None:
         try:
-            await _run(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._rollback))
+            await run_in(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._rollback))
         finally:
             await self._close()
 
@@ -368,7 +369,7 @@ class AsyncJoinedBlock:
     async def __aenter__(self) -> None:
         self._stack = stack = stack_for(sync_of(self._target), FACE)
         stack.runner = self._target
-        self.level = await _run(self._target, lambda: ends.joined_level(stack))
+        self.level = await run_in(self._target, lambda: ends.joined_level(stack))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -420,9 +421,9 @@ class async_scoped_session(_async_scoped_session[S]):
 
 async def rollback_to(target: AsyncTarget, name: str) -> None:
     """Roll back to the nearest open savepoint of that name."""
-    await _run(target, lambda: moves.roll_back(moves.named(sync_of(target), name)))
+    await run_in(target, lambda: moves.roll_back(moves.named(sync_of(target), name)))
 
 
 async def release(target: AsyncTarget, name: str) -> None:
     """Release the nearest open savepoint of that name."""
-    await _run(target, lambda: moves.release(moves.named(sync_of(target), name)))
+    await run_in(target, lambda: moves.release(moves.named(sync_of(target), name)))

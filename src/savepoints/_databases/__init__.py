@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL
 
 from savepoints._databases import cautious, postgresql, sqlite
-from savepoints._databases.capabilities import Aftermath, Capabilities
+from savepoints._databases.capabilities import Aftermath, Capabilities, Fault
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["ROWS", "Aftermath", "Capabilities", "capabilities", "embedded_file", "embedded_url"]
+__all__ = ["ROWS", "Aftermath", "Capabilities", "Fault", "capabilities", "embedded_file", "embedded_url"]
 
 #: All rows, by the dialect's name and driver.
 ROWS = {(row.database, row.driver): row for row in (*sqlite.ROWS, *postgresql.ROWS)}

@@ -36,6 +36,27 @@ class Kind(Enum):
         return self.value
 
 
+class Fault(Enum):
+    """What is wrong with a row that the database (or the driver) refused, where it is the row's own fault."""
+
+    STRUCTURE = "structure"
+    ENCODING = "encoding"
+    TYPE = "type"
+    LENGTH = "length"
+    NOT_NULL = "not null"
+    CHECK = "check"
+    FOREIGN_KEY = "foreign key"
+    UNIQUE = "unique"
+    EXCLUSION = "exclusion"
+    VIEW_CHECK = "view check"
+    GENERATED = "generated"
+    TRIGGER = "trigger"
+    OTHER = "other"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """How the three statements are spelled; ``release`` is None where the database has no such statement."""
@@ -71,6 +92,8 @@ class Capabilities:
         aftermath: What an error left of the transaction, from the driver connection and the driver's error.
         kind: What sort of error it is.
         code: The database's own code of an error, as text.
+        fault: What is wrong with the row that an INSERT of one row was refused for, or None where it is not the row's
+            fault (deadlock, full disk, missing right) and would meet any other row as well.
         read_only: Execution options that make a transaction read-only, or None.
         read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
         deferrable: Execution options that make it deferrable, or None where it cannot be.
@@ -93,6 +116,7 @@ class Capabilities:
     aftermath: Callable[[Any, BaseException], Aftermath]
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
+    fault: Callable[[BaseException], Fault | None] = _none
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
     driver_autocommit: Callable[[Any], bool | None] = _none

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, Wire
+from savepoints._databases.capabilities import Aftermath, Capabilities, Fault, Kind, Wire
 
 _PRIMARY = {
     sqlite3.SQLITE_BUSY: Kind.BUSY,
@@ -18,6 +18,20 @@ _PRIMARY = {
     sqlite3.SQLITE_FULL: Kind.FULL,
     sqlite3.SQLITE_INTERRUPT: Kind.INTERRUPTED,
     sqlite3.SQLITE_CONSTRAINT: Kind.CONSTRAINT,
+}
+
+
+_FAULTS = {
+    sqlite3.SQLITE_CONSTRAINT_NOTNULL: Fault.NOT_NULL,
+    sqlite3.SQLITE_CONSTRAINT_CHECK: Fault.CHECK,
+    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: Fault.FOREIGN_KEY,
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE: Fault.UNIQUE,
+    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: Fault.UNIQUE,
+    sqlite3.SQLITE_CONSTRAINT_ROWID: Fault.UNIQUE,
+    sqlite3.SQLITE_CONSTRAINT_TRIGGER: Fault.TRIGGER,
+    3091: Fault.TYPE,  # SQLITE_CONSTRAINT_DATATYPE, of STRICT tables: Python 3.11 has no name for it
+    sqlite3.SQLITE_MISMATCH: Fault.TYPE,
+    sqlite3.SQLITE_TOOBIG: Fault.LENGTH,
 }
 
 
@@ -48,6 +62,20 @@ def kind(error: BaseException) -> Kind:
     if code == sqlite3.SQLITE_ERROR and "no such savepoint" in str(error):
         return Kind.CONSEQUENCE
     return _PRIMARY.get(code & 0xFF, Kind.OTHER)
+
+
+def fault(error: BaseException) -> Fault | None:
+    """By the extended result code; what cannot be bound at all has none."""
+    if isinstance(error, UnicodeEncodeError):
+        return Fault.ENCODING
+    if isinstance(error, OverflowError):  # an integer of more than 64 bits
+        return Fault.TYPE
+    code = _result_code(error)
+    if code is None:  # of a value that the driver cannot bind
+        return Fault.TYPE if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError)) else None
+    if code in _FAULTS:
+        return _FAULTS[code]
+    return Fault.OTHER if code & 0xFF == sqlite3.SQLITE_CONSTRAINT else None
 
 
 def code(error: BaseException) -> str | None:
@@ -99,6 +127,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         aftermath=aftermath,
         kind=kind,
         code=code,
+        fault=fault,
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
