@@ -61,7 +61,7 @@ class Conversion:
         if self._processor is None:
             strange = kinds - self._plain
             if not strange:
-                if str not in kinds or self._fits(cells, kinds):
+                if str not in kinds or self._served or self._fits(cells, kinds):
                     return cells, {}
             elif str not in kinds - strange:  # most cells need nothing, and only the others are looked at
                 return self._some(cells, [at for at, cell in enumerate(cells) if type(cell) in strange])
@@ -76,13 +76,12 @@ class Conversion:
         if self._length is not None and max(map(len, found), default=0) > self._length:
             return False
         text = "".join(found)
-        return text.isascii() or _encodes(text)
+        return text.isascii() or encodes(text)
 
     def _one(self, cell: Any) -> Any:
         if cell is None:
             return self._processor(None) if self._nulls and self._processor is not None else None
         if self._served and type(cell) is str:
-            cell.encode()
             return cell
         if type(cell) not in self._plain:
             cell = self._parse(cell)
@@ -119,7 +118,8 @@ class Conversion:
         return self._reasons.setdefault(type(error), found)
 
 
-def _encodes(text: str) -> bool:
+def encodes(text: str) -> bool:
+    """Whether it is text that UTF-8 has bytes for, without half characters."""
     try:
         text.encode()
     except UnicodeEncodeError:
