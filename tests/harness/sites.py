@@ -32,6 +32,7 @@ CAPABILITIES = {
     "isolation_levels": "READ COMMITTED, REPEATABLE READ and SERIALIZABLE, per transaction",
     "read_only": "SET TRANSACTION READ ONLY, DEFERRABLE",
     "settings_undone": "SET in a savepoint is undone with it",
+    "untyped": "ordinary tables take a value of any type and length into any column",
     "keys_reused": "generated keys are given again after a rollback",
     "kill": "another connection can end this one: pg_terminate_backend",
     "network": "reached through TCP: the fixture `proxy` can cut the connection",
@@ -43,7 +44,7 @@ CAPABILITIES = {
 }
 
 SQLITE = {
-    "transactional_ddl", "whole_rollback", "interrupt", "full", "immediate", "one_writer", "keys_reused",
+    "transactional_ddl", "whole_rollback", "interrupt", "full", "immediate", "one_writer", "keys_reused", "untyped",
 }  # fmt: skip
 POSTGRESQL = {
     "failed_state", "transactional_ddl", "many_writers", "isolation_levels", "read_only", "settings_undone",

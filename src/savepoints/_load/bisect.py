@@ -112,21 +112,21 @@ class Bisection:
                     names = ", ".join(column.name for column in key)
                     outcome.skipped[batch.places[at]] = reason(Fault.UNIQUE, names, collides_with=found)
                 else:
-                    self._update(batch.columns, key, row)
+                    self._update(batch, key, row)
                     outcome.updated += 1
         except DBAPIError as error:
             outcome.refused[batch.places[at]] = (self._reason(self._judge(error, alone=True), error),)
 
     def _found(self, columns: Columns, key: Columns, row: Row) -> dict[str, Any] | None:
         """The primary key of the row that is there already."""
-        if any(row[columns.index(column)] is None for column in key):
+        if any(column not in columns or row[columns.index(column)] is None for column in key):
             return None
         statement = finding(self._job.table, columns, key, self._job.connection.dialect)
         found = self._job.connection.exec_driver_sql(statement.sql, statement.one(row)).first()
         names = [column.name for column in self._job.table.primary_key.columns]
         return None if found is None else dict(zip(names, found, strict=False))
 
-    def _update(self, columns: Columns, key: Columns, row: Row) -> None:
-        statement = overwriting(self._job.table, columns, key, self._job.connection.dialect)
+    def _update(self, batch: Batch, key: Columns, row: Row) -> None:
+        statement = overwriting(self._job.table, batch, key, self._job.connection.dialect)
         if statement is not None:
             self._job.connection.exec_driver_sql(statement.sql, statement.one(row))

@@ -33,21 +33,32 @@ class Batch:
         rows: The rows.
         places: Where each of them stands in its piece, in ascending order.
         numbers: The number of each row in the input.
+        filled: So many of the last columns hold what Python gives by default: an update leaves them as they were.
     """
 
     columns: Columns
     rows: list[Row]
     places: Sequence[int]
     numbers: Sequence[int]
+    filled: int = 0
+
+    @property
+    def given(self) -> Columns:
+        """The columns that the input has values for."""
+        return self.columns[: len(self.columns) - self.filled]
 
     def part(self, start: int, stop: int) -> Batch:
         """Some of its rows, in order."""
-        return Batch(self.columns, self.rows[start:stop], self.places[start:stop], self.numbers[start:stop])
+        return Batch(
+            self.columns, self.rows[start:stop], self.places[start:stop], self.numbers[start:stop], self.filled
+        )
 
     def only(self, kept: Sequence[int]) -> Batch:
         """Those at some indexes, in order."""
         rows = [self.rows[at] for at in kept]
-        return Batch(self.columns, rows, [self.places[at] for at in kept], [self.numbers[at] for at in kept])
+        return Batch(
+            self.columns, rows, [self.places[at] for at in kept], [self.numbers[at] for at in kept], self.filled
+        )
 
 
 @dataclass(slots=True)
@@ -231,7 +242,7 @@ class Intake:
         numbers = piece.taken.numbers
         if len(places) != len(numbers):
             numbers = [numbers[at] for at in places]
-        piece.batches.append(Batch(columns, rows, places, numbers))
+        piece.batches.append(Batch(columns, rows, places, numbers, len(columns) - len(before)))
 
     def _converted(self, column: Column[Any], cells: Sequence[Any]) -> tuple[Sequence[Any], dict[int, Reason]]:
         for text in self._null:

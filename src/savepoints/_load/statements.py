@@ -9,7 +9,7 @@ from sqlalchemy import Column, ColumnElement, Table, and_, bindparam, insert, li
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from savepoints._load.intake import Columns, Row
+from savepoints._load.intake import Batch, Columns, Row
 
 
 class Statement:
@@ -40,7 +40,8 @@ class Statement:
 def insertion(table: Table, columns: Columns, dialect: Dialect) -> Statement:
     """INSERT of one row with these columns; defaults that are SQL are part of it."""
     names = [column.key for column in columns]
-    return Statement(insert(table), dialect, names, column_keys=names)
+    # inline: no RETURNING of keys that the database makes, for nobody would fetch them
+    return Statement(insert(table).inline(), dialect, names, column_keys=names)
 
 
 def _named(columns: Columns) -> dict[Column[Any], Any]:
@@ -51,11 +52,12 @@ def _where(key: Columns, values: dict[Column[Any], Any]) -> Any:
     return and_(*(column == values[column] for column in key))
 
 
-def overwriting(table: Table, columns: Columns, key: Columns, dialect: Dialect) -> Statement | None:
-    """UPDATE of the row with the same key; None where the row is nothing but its key."""
+def overwriting(table: Table, batch: Batch, key: Columns, dialect: Dialect) -> Statement | None:
+    """UPDATE of the row with the same key; None where rows are nothing but their key, or do not tell it."""
+    columns = batch.columns
     values = _named(columns)
-    rest = {column.name: value for column, value in values.items() if column not in key}
-    if not rest:
+    rest = {column.name: values[column] for column in batch.given if column not in key}
+    if not rest or not values.keys() >= set(key):
         return None
     names = [f"c{at}" for at in range(len(columns))]
     return Statement(update(table).where(_where(key, values)).values(rest), dialect, names)

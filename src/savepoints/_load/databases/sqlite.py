@@ -150,11 +150,11 @@ class OneStatement:
         rows = statement.parameters(batch.rows)
         updates = self._job.on_conflict == "update"
         key = self._job.key
-        update = overwriting(self._job.table, batch.columns, key, self._connection.dialect) if updates else None
+        update = overwriting(self._job.table, batch, key, self._connection.dialect) if updates else None
         for at, (place, row) in enumerate(zip(batch.places, batch.rows, strict=True)):
-            orphaned = tuple(examiner.orphaned(row, self._deferred)) if self._deferred else ()
-            if orphaned:
-                outcome.refused[place] = orphaned
+            orphaned = next(examiner.orphaned(row, self._deferred), None) if self._deferred else None
+            if orphaned is not None:
+                outcome.refused[place] = self._all_reasons(row, orphaned, examiner)
                 continue
             try:
                 if updates and examiner.collision(row, self._key) is not None:

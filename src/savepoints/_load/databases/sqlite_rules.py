@@ -52,12 +52,12 @@ class Rules:
             self.uniques[self.primary] = primary.get("name")
         for unique in looked.get_unique_constraints(name, schema=schema):
             self.uniques[tuple(unique["column_names"])] = unique.get("name")
-        for index in looked.get_indexes(name, schema=schema):
-            names = tuple(index["column_names"])
-            if index["unique"] and None not in names and "sqlite_where" not in index.get("dialect_options", {}):
-                self.uniques.setdefault(names, index["name"])  # type: ignore[arg-type]
+        for names, index in self._indexes(connection, name):
+            self.uniques.setdefault(names, index)
         self.checks = {one["sqltext"]: one.get("name") for one in looked.get_check_constraints(name, schema=schema)}
-        self.not_null = {one["name"] for one in looked.get_columns(name, schema=schema) if not one["nullable"]}
+        columns = looked.get_columns(name, schema=schema)
+        self.not_null = {one["name"] for one in columns if not one["nullable"]}
+        self.defaults: dict[str, str] = {one["name"]: one["default"] for one in columns if one["default"] is not None}
         self.types = {one.name: one.type.compile(connection.dialect) for one in table.columns}
         self.foreign_keys = [
             ForeignKey(
@@ -70,6 +70,14 @@ class Rules:
             )
             for one in looked.get_foreign_keys(name, schema=schema)
         ]
+
+    def _indexes(self, connection: Connection, table: str) -> Iterator[tuple[tuple[str, ...], str | None]]:
+        """Unique keys as SQLite itself knows them: not all that DDL written by hand says is found in its text."""
+        ask, quote = connection.exec_driver_sql, self._quote
+        for _, index, unique, origin, partial in ask(f"PRAGMA {self.prefix}index_list({quote(table)})").all():
+            names = tuple(row[2] for row in ask(f"PRAGMA {self.prefix}index_info({quote(index)})"))
+            if unique and not partial and None not in names:
+                yield names, index if origin == "c" else None
 
 
 def _primary_key(looked: Any, foreign_key: Any) -> list[str]:
@@ -104,6 +112,10 @@ class Examiner:
         self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
         self._find = {names: self._finding(names) for names in self._uniques}
         self._parents = {one: self._parent(one) for one in self._enforced}
+        of_keys = {name for one in rules.foreign_keys for name in one.columns}
+        left_out = [name for name in rules.defaults if name in of_keys and name not in known]
+        #: What SQLite will put where rows leave out a column of a foreign key.
+        self._filled = {name: ask(f"SELECT {rules.defaults[name]}", ())[0] for name in left_out}
         keys = (*self._uniques, *(names for one in rules.foreign_keys for names in (one.columns, one.referred)))
         self._getters = {names: self._getter(names) for names in keys}
 
@@ -121,9 +133,16 @@ class Examiner:
 
     def _getter(self, names: tuple[str, ...]) -> Callable[[Row], Any] | None:
         """Takes the values of a key out of a row; None where one is left to the database."""
-        if not names or not self._place.keys() >= set(names):
+        place, filled = self._place, self._filled
+        if not names or not {*place, *filled} >= set(names):
             return None
-        return itemgetter(*(self._place[name] for name in names))
+        if filled.keys().isdisjoint(names):
+            return itemgetter(*(place[name] for name in names))
+
+        def found(row: Row) -> Any:
+            return tuple(row[place[name]] if name in place else filled[name] for name in names)
+
+        return found if len(names) > 1 else lambda row: found(row)[0]
 
     def cells(self, row: Row, names: tuple[str, ...]) -> tuple[Any, ...] | None:
         """The values of a key; None where one is NULL or left to the database: then there is nothing to compare."""
@@ -194,8 +213,14 @@ class Examiner:
         """The foreign keys that have no parent."""
         for one in foreign_keys:
             cells = self.cells(row, one.columns)
-            if cells is not None and not self._own_parent(row, one, cells) and not self._ask(self._parents[one], cells):
+            if cells is not None and not self._own_parent(row, one, cells) and self._missing(one, cells):
                 yield self._orphan(one, row, "SQLITE_CONSTRAINT_FOREIGNKEY")
+
+    def _missing(self, one: ForeignKey, cells: tuple[Any, ...]) -> bool:
+        try:
+            return self._ask(self._parents[one], cells) is None
+        except (OverflowError, UnicodeError):  # it cannot be sent, and the INSERT will tell
+            return False
 
     def _orphan(self, one: ForeignKey, row: Row, code: str | None) -> Reason:
         told = ", ".join(one.columns)
@@ -216,8 +241,13 @@ class Examiner:
         for at, name in self.needed:
             if row[at] is None:
                 yield reason(Fault.NOT_NULL, name)
-        if not bound:
-            return  # a value that cannot be bound cannot be asked about
+        unfit = self._unbound(row) if bound else None
+        if unfit is not None:
+            yield reason(Fault.TYPE, unfit)
+        elif bound:  # a value that cannot be bound cannot be asked about
+            yield from self._asked(row)
+
+    def _asked(self, row: Row) -> Iterator[Reason]:
         for constraint, sql in self._checks.items():
             if self._breaks(sql, row):
                 yield reason(Fault.CHECK, None, constraint)
