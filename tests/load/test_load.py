@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -252,3 +253,20 @@ async def test_a_rolled_back_load_has_no_savepoint_left(world: World) -> None:
         await world.release(target, "load product")
         assert not report.savepoint.is_open
         assert world.current_transaction(target).savepoints == ()
+
+
+async def test_rows_of_a_file_are_replayed_by_its_own_header(world: World, tmp_path: Path) -> None:
+    """Its columns may stand in another order than the table's, and an empty cell is NULL then, too."""
+    file = tmp_path / "rows.csv"
+    file.write_text("name,maker_id,id\nAda,1,1\n,1,2\nBob,50,3\n")
+    out = tmp_path / "out.jsonl"
+    async with world.transaction(world.source) as target:
+        first = await world.load(target, product, file, rejects=out)
+        assert [reject.kind for reject in first.rejects] == ["not null", "foreign key"]
+        assert first.rejects[1].row == {"name": "Bob", "maker_id": "50", "id": "3"}
+        await target.execute(product.metadata.tables["maker"].insert().values(id=50))
+        for rejects in (first.rejects, out):
+            again = await world.load(target, product, rejects, name="again")
+            assert (again.loaded, [reject.number for reject in again.rejects]) == (1, [1])
+            assert again.rejects[0].kind == "not null"
+            await world.rollback_to(target, "again")

@@ -92,6 +92,7 @@ def line_of(reject: Reject) -> str:
         "line": reject.line,
         "row": plain(row),
         "reasons": [reason_fields(one) for one in reject.reasons],
+        **({"text": True} if reject.text else {}),
     }
     return json.dumps(record)
 
@@ -100,7 +101,7 @@ def reject_of(line: str) -> Reject:
     """The reject that a line holds."""
     record = restore(line)
     reasons = tuple(Reason(**_hashable(one)) for one in record["reasons"])
-    return Reject(record["number"], record["line"], record["row"], reasons)
+    return Reject(record["number"], record["line"], record["row"], reasons, record.get("text", False))
 
 
 def _hashable(fields: dict[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,12 @@ def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: A
         target = target_of(connection, into)
         run = _Run(connection, level.stack, face, target, source, options)
         run.report.savepoint = level
-        run.all()
+        try:
+            run.all()
+        except errors.LoadLimitExceeded:
+            if not isinstance(options.rejects, Table):  # which is undone with all the rest
+                run.write(rows)
+            raise
         run.write(rows)
         if options.on_conflict == "update" and isinstance(steered, Session):
             _expire(steered, target)
@@ -216,7 +221,8 @@ class _Run:
         taken = piece.taken
         for place in sorted((*piece.refused, *skipped)):
             reasons = (skipped[place],) if place in skipped else tuple(piece.refused[place])
-            reject = Reject(taken.numbers[place], taken.line(place), _raw(taken.rows[place]), reasons)
+            row = _raw(taken.rows[place], self._source.names)
+            reject = Reject(taken.numbers[place], taken.line(place), row, reasons, self._source.text)
             if place in skipped:
                 self.report.skip(reject)
             else:
@@ -268,6 +274,8 @@ class _Run:
         write(self.report.rejects, to, names=self._source.names, source=rows)
 
 
-def _raw(row: Any) -> Any:
-    """As it was given; what could not be read into a row, as its text."""
-    return row.raw if isinstance(row, Broken) else row
+def _raw(row: Any, names: tuple[str, ...] | None) -> Any:
+    """As it was given, with the names that a header gave; what could not be read into a row, as its text."""
+    if isinstance(row, Broken):
+        return row.raw
+    return dict(zip(names, row, strict=True)) if names is not None and len(names) == len(row) else row

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from savepoints import errors
 from savepoints._databases import Fault
 from savepoints._load.reasons import Reject
+from savepoints._load.rejects import Rejects
 
 
 class Broken(NamedTuple):
@@ -57,13 +58,12 @@ def no_line(index: int) -> None:
 class Iterated:
     """Rows of an iterable: mappings, sequences, dataclasses, named tuples, or rejects of an earlier load."""
 
-    text = False
-
     def __init__(self, rows: Iterable[Any], names: tuple[str, ...] | None = None) -> None:
         self._size = len(rows) if isinstance(rows, Sized) else None
         self._rows: Iterator[Any] = iter(rows)
         self._read = 0
         self.names = names
+        self.text = isinstance(rows, Rejects) and any(one.text for one in islice(rows, 1))
 
     def take(self, count: int) -> Taken:
         rows = list(islice(self._rows, count))
