@@ -96,6 +96,7 @@ class Capabilities:
             fault (deadlock, full disk, missing right) and would meet any other row as well.
         read_only: Execution options that make a transaction read-only, or None.
         read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
+        enforce: SQL that makes a new connection look at foreign keys, where it does not by itself.
         deferrable: Execution options that make it deferrable, or None where it cannot be.
         rollback_refused: Whether the driver would refuse to roll back, since the database has ended a transaction that
             it takes for open: ``begin`` has to be sent before.
@@ -127,5 +128,6 @@ class Capabilities:
     read_only: Mapping[str, Any] | None = None
     read_only_on: str | None = None
     read_only_off: str | None = None
+    enforce: str | None = None
     deferrable: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())

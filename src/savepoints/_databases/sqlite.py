@@ -136,6 +136,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         restart="ROLLBACK",
         read_only_on="PRAGMA query_only = 1",
         read_only_off="PRAGMA query_only = 0",
+        enforce="PRAGMA foreign_keys = ON",
         deferrable={},
         notes=(_SNAPSHOT, _PRAGMAS, *notes),
     )

@@ -28,12 +28,16 @@ def headline(report: Report) -> str:
     return f"{printable(report.table)}: {report.read:,} rows read, {', '.join(parts)}{end}"
 
 
-def facts(report: Report) -> Iterator[tuple[str, str]]:
-    """What is told below the counts, a heading and a line each."""
+def counts(report: Report) -> Iterator[tuple[str, str]]:
+    """How many rows were rejected for what."""
     for kind, count in report.by_kind.most_common():
         yield kind, f"{count:,}"
     for constraint, count in report.by_constraint.most_common():
         yield f"constraint {printable(constraint)}", f"{count:,}"
+
+
+def facts(report: Report) -> Iterator[tuple[str, str]]:
+    """What is told below the counts, a heading and a line each."""
     parents = report.missing_parents
     if parents:
         yield "missing parents", f"{len(parents):,} explain {sum(one.rows for one in parents):,} rows"
@@ -70,7 +74,8 @@ def _said(one: Any, show_values: bool) -> str:
 def text(report: Report, *, show_values: bool = False) -> str:
     """The report as plain text."""
     lines = [headline(report)]
-    lines += [f"  {name}: {value}" if name else f"    {value}" for name, value in facts(report)]
+    told = (*counts(report), *facts(report))
+    lines += [f"  {name}: {value}" if name else f"    {value}" for name, value in told]
     for reject in islice(report.rejects, SHOWN):
         number, line, said, row = shown(reject, show_values=show_values)
         at = f" (line {line})" if line else ""
@@ -87,10 +92,14 @@ def table(report: Report, *, show_values: bool = False) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    counts = Table(box=None, show_header=False, padding=(0, 1))
-    for name, value in facts(report):
-        counts.add_row(Text(name, style="bold"), Text(value))
-    parts: list[Any] = [Text(headline(report), style="bold"), counts]
+    parts: list[Any] = [Text(headline(report), style="bold")]
+    for found, side in ((counts(report), "right"), (facts(report), "left")):
+        grid = Table(box=None, show_header=False, padding=(0, 2, 0, 1))
+        grid.add_column(style="bold")
+        grid.add_column(justify=side)  # type: ignore[arg-type]
+        for name, value in found:
+            grid.add_row(Text(name), Text(value))
+        parts += [Text(), grid] if grid.row_count else []
     if report.rejected:
         rows = Table(box=box.SIMPLE, caption=_caption(report))
         for heading in ("row", "line", "why", *(("values",) if show_values else ())):
