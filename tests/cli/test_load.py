@@ -180,6 +180,15 @@ def test_duplicates_update_or_are_skipped(place: Place) -> None:
     assert (result.exit_code, place.rows()) == (0, [(1, "Eve"), (2, "Bob"), (3, "Carl")])
 
 
+def test_fields_by_other_names(place: Place) -> None:
+    file = place.file("Number,Who=,name,more\n1,Ada,x,y\n", "other.csv")
+    result = place.load(file, "--column", "Number=id", "--column", "Who==name")
+    assert result.exit_code == 0, result.output
+    assert place.rows() == [(1, "Ada")]
+    assert place.load(place.file(CLEAN), "--column", "id", "--column", "name").exit_code == 3
+    assert place.load(file, "--column", "Numbr=id").exit_code == 2
+
+
 def test_null_and_encoding(place: Place) -> None:
     file = place.folder / "old.csv"
     file.write_bytes("id,code,name,stock\n1,NA,Zoë,\\N\n".encode("latin-1"))

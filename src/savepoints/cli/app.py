@@ -105,6 +105,14 @@ def load(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the table's rules, too, and who looks at each.")
     ] = False,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD[=NAME]",
+            help="Take this field of the file, into the column NAME if that is called otherwise, and leave out those "
+            "that are not named. May be given again.",
+        ),
+    ] = None,
     null: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="This text is NULL (an empty cell, if not given). May be given again."),
@@ -136,6 +144,7 @@ def load(
         dry_run=dry_run,
         create=create,
         explain=explain,
+        columns=tuple(column or ()),
         null=tuple(null or ()),
         encoding=encoding,
         on_conflict=on_conflict.value,

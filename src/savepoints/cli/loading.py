@@ -43,6 +43,7 @@ class Order:
     dry_run: bool = False
     create: bool = False
     explain: bool = False
+    columns: tuple[str, ...] = ()
     null: tuple[str, ...] = ()
     encoding: str | None = None
     on_conflict: Literal["reject", "skip", "update"] = "reject"
@@ -53,6 +54,7 @@ class Order:
         """Those that are `load`'s."""
         return {
             **limit(self.max_rejected),
+            "columns": fields(self.columns),
             "rejects": self.rejects,
             "null": self.null or None,
             "encoding": self.encoding,
@@ -77,6 +79,12 @@ def limit(text: str | None) -> dict[str, Any]:
         return {"max_rejected": int(number)}
     except ValueError:
         raise CannotRun(f"--max-rejected is a number of rows or a share as 1%, not {text!r}") from None
+
+
+def fields(named: tuple[str, ...]) -> dict[str, str] | None:
+    """Fields of the file with the names of their columns, from ``FIELD`` and ``FIELD=NAME``."""
+    pairs = [one.rpartition("=") for one in named]
+    return {field or name: name for field, _, name in pairs} or None
 
 
 def run(order: Order) -> Exit:
