@@ -253,7 +253,7 @@ def rivals(place: Place) -> list[Rival]:
             Rival("psycopg, savepoint per row", savepoints_by_hand, most=SLOW),
         ]
         if shutil.which("pgloader"):
-            found.append(Rival("pgloader", pgloader))
+            found.append(Rival("pgloader", pgloader, most=5 * SLOW))
     else:
         found = [
             Rival("executemany", executemany, clean=True, base=True),

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, insert, select, update
+from sqlalchemy import Connection, and_, exists, insert, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from savepoints._databases import Fault, capabilities
@@ -100,7 +100,7 @@ class Slow:
         key = self.table.primary_key.columns
         if any(row.get(column.name) is None for column in key):
             return False
-        same = and_(*(column == row[column.name] for column in key))
+        same = and_(*(column == literal(row[column.name], column.type) for column in key))
         if not self._connection.execute(select(exists().where(same).select_from(self.table))).scalar_one():
             return False
         rest = {name: value for name, value in row.items() if name not in key}
