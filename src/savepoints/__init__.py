@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 from savepoints._attempts import attempts
 from savepoints._databases import Classification, Kind, Outcome, RetryFrom, classify, is_retryable
 from savepoints._hook_verbs import before_commit, on_commit, on_rollback, on_unknown
+from savepoints._load.reasons import Reason, Reject
+from savepoints._load.rejects import Rejects
+from savepoints._load.report import MissingParent, Progress, Report
+from savepoints._load.tables import rejects_table
 from savepoints._model.hooks import Hook
 from savepoints._model.levels import Level
 from savepoints._model.repairs import Repair
 from savepoints._model.states import State
 from savepoints._retry import Retry
 from savepoints._sync import Savepoint, Session, Transaction, scoped_session
+from savepoints._verb_load import load
 from savepoints._verbs import (
     atomic,
     current_transaction,
@@ -28,10 +33,13 @@ from savepoints._verbs import (
 )
 from savepoints.errors import (
     AlreadyInTransaction,
+    BadInput,
     BadName,
     CommitOutcomeUnknown,
     HookErrors,
     ImplicitCommit,
+    LoadLimitExceeded,
+    LoadMismatch,
     NestedRetry,
     NoTransaction,
     NotRolledBack,
@@ -58,6 +66,7 @@ __all__ = [
     "AsyncSavepoint",
     "AsyncSession",
     "AsyncTransaction",
+    "BadInput",
     "BadName",
     "Classification",
     "CommitOutcomeUnknown",
@@ -66,13 +75,21 @@ __all__ = [
     "ImplicitCommit",
     "Kind",
     "Level",
+    "LoadLimitExceeded",
+    "LoadMismatch",
+    "MissingParent",
     "NestedRetry",
     "NoTransaction",
     "NotRolledBack",
     "NotSupported",
     "OutOfOrder",
     "Outcome",
+    "Progress",
+    "Reason",
+    "Reject",
+    "Rejects",
     "Repair",
+    "Report",
     "Retry",
     "RetryFrom",
     "Rollback",
@@ -99,9 +116,11 @@ __all__ = [
     "install",
     "installed",
     "is_retryable",
+    "load",
     "on_commit",
     "on_rollback",
     "on_unknown",
+    "rejects_table",
     "release",
     "require_transaction",
     "rollback_to",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext, Transaction
@@ -112,3 +112,13 @@ def restore_snapshot(nested: SessionTransaction) -> None:
     for state in nested._new:
         nested._deleted.pop(state, None)
     nested._restore_snapshot(dirty_only=True)
+
+
+def wait_for(awaitable: Awaitable[Any]) -> Any:
+    """The result of an awaitable, inside ``run_sync``.
+
+    Public for a driver's own methods, as ``AdaptedConnection.run_async``; not for what a user's callback returns.
+    """
+    from sqlalchemy.util import await_only
+
+    return await_only(awaitable)

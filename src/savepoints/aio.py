@@ -52,7 +52,8 @@ def _not_started(connection: AsyncConnection) -> Any:
     raise errors.NoTransaction(f"{type(connection).__name__} is not started or closed", hint="await the connection")
 
 
-async def _run(target: AsyncTarget, work: Callable[[], R]) -> R:
+async def run_in(target: AsyncTarget, work: Callable[[], R]) -> R:
+    """Run sync work on the target, inside its greenlet."""
     sync_of(target)
     return await target.run_sync(lambda _: work())
 
@@ -78,7 +79,7 @@ class AsyncTransaction(TransactionLevel):
             UnknownSavepoint: No open savepoint bears the name.
             OutOfOrder: It was opened outside the block around this call.
         """
-        await _run(self.stack.runner, lambda: moves.roll_back(moves.named_in(self.stack, name)))
+        await run_in(self.stack.runner, lambda: moves.roll_back(moves.named_in(self.stack, name)))
         await awaiting.run_due(self.stack)
 
 
@@ -96,7 +97,7 @@ class AsyncSavepoint(SavepointLevel):
             OutOfOrder: It was opened outside the block around this call.
             WrongTask: Another task or thread is at work on this target.
         """
-        await _run(self.stack.runner, lambda: moves.roll_back(self))
+        await run_in(self.stack.runner, lambda: moves.roll_back(self))
         await awaiting.run_due(self.stack)
 
     async def release(self) -> None:
@@ -109,7 +110,7 @@ class AsyncSavepoint(SavepointLevel):
             OutOfOrder: It was opened outside the block around this call.
             WrongTask: Another task or thread is at work on this target.
         """
-        await _run(self.stack.runner, lambda: moves.release(self))
+        await run_in(self.stack.runner, lambda: moves.release(self))
         await awaiting.run_due(self.stack)
 
     async def __aenter__(self) -> AsyncSavepoint:
@@ -129,7 +130,7 @@ class AsyncSavepoint(SavepointLevel):
     async def _leave(self, error: BaseException | None) -> None:
         first = error
         try:
-            await _run(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
+            await run_in(self.stack.runner, lambda: ends.leave_savepoint(self, error, rollback=self._rollback))
         except Exception as own:
             first = own
             if not ends.swallows(self, own, self._suppress):
@@ -165,7 +166,7 @@ class PendingSavepoint:
             stack_for(target, FACE).runner = self._target
             return cast(AsyncSavepoint, moves.open_savepoint(target, FACE, self._name))
 
-        level = await _run(self._target, work)
+        level = await run_in(self._target, work)
         level._rollback = self._rollback
         level._suppress = self._suppress
         return level
@@ -226,7 +227,7 @@ class AsyncTransactionBlock(Generic[T]):
             tasks.refuse_second(tasks.dialect_of(self._source))
         self._target = target = cast(T, await _open(self._source))
         try:
-            self._stack = await _run(target, lambda: begin(sync_of(target), FACE, self._asked))
+            self._stack = await run_in(target, lambda: begin(sync_of(target), FACE, self._asked))
         except BaseException:
             await awaiting.finish(self._close())
             raise
@@ -250,7 +251,7 @@ class AsyncTransactionBlock(Generic[T]):
         first = error
         try:
             try:
-                await _run(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._asked.rollback))
+                await run_in(stack.runner, lambda: ends.leave_transaction(stack, error, rollback=self._asked.rollback))
             except BaseException as own:
                 first = own
                 raise
@@ -365,7 +366,7 @@ class AsyncJoinedBlock:
     async def __aenter__(self) -> None:
         self._stack = stack = stack_for(sync_of(self._target), FACE)
         stack.runner = self._target
-        self.level = await _run(self._target, lambda: ends.joined_level(stack))
+        self.level = await run_in(self._target, lambda: ends.joined_level(stack))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -423,13 +424,13 @@ class async_scoped_session(Hooking, _async_scoped_session[S]):
 
 async def rollback_to(target: AsyncTarget, name: str) -> None:
     """Roll back to the nearest open savepoint of that name."""
-    level = await _run(target, lambda: _steered(moves.roll_back, target, name))
+    level = await run_in(target, lambda: _steered(moves.roll_back, target, name))
     await awaiting.run_due(level.stack)
 
 
 async def release(target: AsyncTarget, name: str) -> None:
     """Release the nearest open savepoint of that name."""
-    level = await _run(target, lambda: _steered(moves.release, target, name))
+    level = await run_in(target, lambda: _steered(moves.release, target, name))
     await awaiting.run_due(level.stack)
 
 

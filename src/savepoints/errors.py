@@ -210,6 +210,38 @@ class HookErrors(SavepointsError, ExceptionGroup[Exception]):
         return HookErrors(self.message, excs, committed=self.committed)
 
 
+# Loading.
+
+
+class BadInput(SavepointsError, ValueError):
+    """What is to be loaded does not fit: the file, its header, the table's name, or an option's value."""
+
+    code = "bad-input"
+    hint = "give what the message asks for"
+
+
+class LoadLimitExceeded(SavepointsError):
+    """More rows were bad than the load may reject: it was undone to its savepoint.
+
+    Attributes:
+        report: What was found until then.
+    """
+
+    code = "load-limit-exceeded"
+    hint = "look at `.report.rejects`, then mend the input or raise the limit"
+
+    def __init__(self, message: str, *, report: Any = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
+
+
+class LoadMismatch(SavepointsError):
+    """The rows that were read and those that came to something are not equally many: the load was undone."""
+
+    code = "load-mismatch"
+    hint = "report it to the library, with the table's triggers and rules"
+
+
 # Warnings.
 
 

@@ -32,6 +32,9 @@ def test_help_tells_every_option() -> None:
     assert "tour" in CliRunner().invoke(app, ["--help"]).output
     shown = CliRunner().invoke(app, ["tour", "--help"]).output
     assert all(option in shown for option in ("--url URL", "--async", "--keep"))
+    shown = CliRunner().invoke(app, ["load", "--help"]).output
+    options = ("FILE", "--into URL", "--table NAME", "--rejects OUT", "--max-rejected LIMIT", "--dry-run", "--create")
+    assert all(option in shown for option in (*options, "--explain", "--null", "--on-conflict", "--show-values"))
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

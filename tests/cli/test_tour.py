@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 from savepoints.cli.app import app
 from savepoints.cli.page import Columns, Plain
 from savepoints.cli.sent import Statement
-from savepoints.cli.stage import BrokenOff
 from savepoints.cli.tour import run
+from savepoints.cli.urls import BrokenOff
 from tests.harness.world import World
 from tests.servers import Postgres, free_port
 

@@ -42,6 +42,7 @@ CAPABILITIES = {
     "read_only_setting": "a setting makes a connection refuse writes",
     "begins_with_tables": "the server says that it is in a transaction when a table was used in it, not before",
     "settings_undone": "SET in a savepoint is undone with it",
+    "untyped": "ordinary tables take a value of any type and length into any column",
     "keys_reused": "generated keys are given again after a rollback",
     "kill": "another connection can end this one: pg_terminate_backend",
     "network": "reached through TCP: the fixture `proxy` can cut the connection",
@@ -57,7 +58,7 @@ CAPABILITIES = {
 
 SQLITE = {
     "transactional_ddl", "whole_rollback", "interrupt", "full", "immediate", "one_writer", "keys_reused", "deferred",
-    "read_only_setting",
+    "read_only_setting", "untyped",
 }  # fmt: skip
 # PostgreSQL's drivers differ in what they hand through, and its versions in what they tell.
 POSTGRESQL = {

@@ -80,6 +80,9 @@ class World:
     def release(self, target: Target, name: Any) -> Any:
         return self._face.call(self._verb("release"), target, name)
 
+    def load(self, target: Target, into: Any, rows: Any, **options: Any) -> Any:
+        return self._face.call(self._verb("load"), target, into, rows, **options)
+
     def require_transaction(self, target: Target) -> Any:
         return self._face.plain(self._verb("require_transaction"), target)
 

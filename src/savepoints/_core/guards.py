@@ -96,6 +96,13 @@ def _before_cursor_execute(
     return statement, parameters
 
 
+def refuse_statement(stack: Stack) -> None:
+    """Refuse what is about to be sent past SQLAlchemy, where a statement would be refused."""
+    stack.turn.check_process("send SQL")
+    if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
+        _guard(stack)
+
+
 def _guard(stack: Stack) -> None:
     """Refuse a statement that the transaction cannot take."""
     if stack.transaction.recorded is State.LOST:

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from savepoints import errors
 from savepoints._databases import cautious, classifier, mariadb, postgresql, sqlite, unproven
-from savepoints._databases.capabilities import Aftermath, Capabilities, Effect, Kind, Outcome, RetryFrom
+from savepoints._databases.capabilities import Aftermath, Capabilities, Effect, Fault, Kind, Outcome, RetryFrom
 from savepoints._databases.classifier import Classification
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Capabilities",
     "Classification",
     "Effect",
+    "Fault",
     "Kind",
     "Outcome",
     "RetryFrom",

@@ -102,6 +102,27 @@ def rule_of(code: str | None, rules: Rules) -> Rule:
     return _UNKNOWN_CODE
 
 
+class Fault(Enum):
+    """What is wrong with a row that the database (or the driver) refused, where it is the row's own fault."""
+
+    STRUCTURE = "structure"
+    ENCODING = "encoding"
+    TYPE = "type"
+    LENGTH = "length"
+    NOT_NULL = "not null"
+    CHECK = "check"
+    FOREIGN_KEY = "foreign key"
+    UNIQUE = "unique"
+    EXCLUSION = "exclusion"
+    VIEW_CHECK = "view check"
+    GENERATED = "generated"
+    TRIGGER = "trigger"
+    OTHER = "other"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """How the three statements are spelled; ``release`` is None where the database has no such statement."""
@@ -163,8 +184,11 @@ class Capabilities:
         commit_number: SQL that gives the number of the transaction, if it wrote, as text; None where that is no help.
         commit_status: SQL that tells what became of the transaction ``:number``, on any connection.
         commit_answers: What its answers mean.
+        fault: What is wrong with the row that an INSERT of one row was refused for, or None where it is not the row's
+            fault (deadlock, full disk, missing right) and would meet any other row as well.
         read_only: Execution options that make a transaction read-only, or None.
         read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
+        enforce: SQL that makes a new connection look at foreign keys, where it does not by itself.
         deferrable: Execution options that make it deferrable, or None where it cannot be.
         rollback_refused: Whether the driver would refuse to roll back, since the database has ended a transaction that
             it takes for open: ``begin`` has to be sent before.
@@ -191,6 +215,7 @@ class Capabilities:
     raised_by: tuple[str, ...] = ()
     named: Callable[[BaseException], tuple[str | None, str | None]] = _unnamed
     provoke: Callable[[Any, str], None] | None = None
+    fault: Callable[[BaseException], Fault | None] = _none
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
     still_connected: Callable[[Any, BaseException], bool] = _never
@@ -214,5 +239,6 @@ class Capabilities:
     read_only: Mapping[str, Any] | None = None
     read_only_on: str | None = None
     read_only_off: str | None = None
+    enforce: str | None = None
     deferrable: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind
+from sqlalchemy import exc
+
+from savepoints._databases.capabilities import Aftermath, Capabilities, Fault, Kind
 
 
 def _aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
@@ -21,6 +23,13 @@ def _kind(error: BaseException) -> Kind:
 
 def _code(error: BaseException) -> str | None:
     return None
+
+
+def _fault(error: BaseException) -> Fault | None:
+    """By the two classes of PEP 249 that speak of values; which rule was broken is not known."""
+    if isinstance(error, exc.DataError):
+        return Fault.TYPE
+    return Fault.OTHER if isinstance(error, exc.IntegrityError) else None
 
 
 def row(database: str, driver: str) -> Capabilities:
@@ -38,5 +47,6 @@ def row(database: str, driver: str) -> Capabilities:
         aftermath=_aftermath,
         kind=_kind,
         code=_code,
+        fault=_fault,
         notes=("not proven: RELEASE is not sent after a rollback, and options are refused",),
     )

@@ -13,6 +13,7 @@ from typing import Any
 from savepoints._databases.capabilities import (
     Aftermath,
     Capabilities,
+    Fault,
     Kind,
     Outcome,
     RetryFrom,
@@ -61,6 +62,45 @@ _OUTCOMES = {
     "in progress": Outcome.IN_PROGRESS,
 }
 
+_FAULTS = {
+    "22001": Fault.LENGTH,
+    "22021": Fault.ENCODING,
+    "22P04": Fault.STRUCTURE,
+    "22P05": Fault.ENCODING,
+    "23502": Fault.NOT_NULL,
+    "23503": Fault.FOREIGN_KEY,
+    "23505": Fault.UNIQUE,
+    "23514": Fault.CHECK,
+    "23P01": Fault.EXCLUSION,
+    "428C9": Fault.GENERATED,
+    "44000": Fault.VIEW_CHECK,
+    "P0001": Fault.TRIGGER,
+}
+
+# Classes that no single row can be blamed for: connection, transaction state, rollback, savepoint, syntax and rights,
+# resources, limits, object state, operator, system, configuration, internal. Triggers may raise any other.
+_NOT_THE_ROWS = (
+    "08",
+    "0A",
+    "25",
+    "26",
+    "28",
+    "2D",
+    "34",
+    "3B",
+    "3D",
+    "3F",
+    "40",
+    "42",
+    "53",
+    "54",
+    "55",
+    "57",
+    "58",
+    "F0",
+    "XX",
+)
+
 # libpq's PQtransactionStatus, which both psycopgs hand through
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _NO_ANSWER = range(5)
 
@@ -85,6 +125,18 @@ def provoke(cursor: Any, code: str) -> None:
 
 def _named(told: Any) -> tuple[str | None, str | None]:
     return getattr(told, "constraint_name", None), getattr(told, "column_name", None)
+
+
+def fault(error: BaseException) -> Fault | None:
+    """By SQLSTATE: a code of one's own, or one of PL/pgSQL's, is what a trigger raised."""
+    state = code(error)
+    if state is None:
+        return None
+    if state in _FAULTS:
+        return _FAULTS[state]
+    if state.startswith(_NOT_THE_ROWS):
+        return None
+    return Fault.TYPE if state.startswith("22") else Fault.TRIGGER
 
 
 def _libpq_standing(status: int) -> Aftermath:
@@ -159,6 +211,7 @@ def _row(
         raised_by=(driver,),
         named=named,
         provoke=provoke,
+        fault=fault,
         standing=standing,
         rollback_left_out=rollback_left_out,
         two_phase=None,

@@ -11,7 +11,17 @@ import re
 import sqlite3
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
+from savepoints._databases.capabilities import (
+    Aftermath,
+    Capabilities,
+    Fault,
+    Kind,
+    RetryFrom,
+    Rule,
+    Rules,
+    Wire,
+    rule_of,
+)
 
 _AGAIN, _SAME = RetryFrom.TRANSACTION, RetryFrom.STATEMENT
 
@@ -42,6 +52,20 @@ _NAMED = re.compile(r"^(?P<kind>UNIQUE|NOT NULL|CHECK) constraint failed: (?P<na
 _OPEN, _LOST = Aftermath.OPEN, Aftermath.LOST  # members of an enumeration are looked up slowly
 
 
+_FAULTS = {
+    sqlite3.SQLITE_CONSTRAINT_NOTNULL: Fault.NOT_NULL,
+    sqlite3.SQLITE_CONSTRAINT_CHECK: Fault.CHECK,
+    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: Fault.FOREIGN_KEY,
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE: Fault.UNIQUE,
+    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: Fault.UNIQUE,
+    sqlite3.SQLITE_CONSTRAINT_ROWID: Fault.UNIQUE,
+    sqlite3.SQLITE_CONSTRAINT_TRIGGER: Fault.TRIGGER,
+    3091: Fault.TYPE,  # SQLITE_CONSTRAINT_DATATYPE, of STRICT tables: Python 3.11 has no name for it
+    sqlite3.SQLITE_MISMATCH: Fault.TYPE,
+    sqlite3.SQLITE_TOOBIG: Fault.LENGTH,
+}
+
+
 def standing(driver_connection: Any) -> Aftermath:
     """What the library itself says: both drivers ask ``sqlite3_get_autocommit``. There is nothing in between."""
     return _OPEN if driver_connection.in_transaction else _LOST
@@ -50,6 +74,13 @@ def standing(driver_connection: Any) -> Aftermath:
 def aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
     """Most errors undo their statement alone; FULL, INTERRUPT in a write, IOERR and OR ROLLBACK end everything."""
     return standing(driver_connection)
+
+
+def _result_code(error: BaseException) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None and error.__cause__ is not None:
+        return _result_code(error.__cause__)
+    return code
 
 
 def kind(error: BaseException) -> Kind:
@@ -76,6 +107,20 @@ def named(error: BaseException) -> tuple[str | None, str | None]:
     if found is None:
         return None, None
     return (found["name"], None) if found["kind"] == "CHECK" else (None, found["name"].rpartition(".")[2])
+
+
+def fault(error: BaseException) -> Fault | None:
+    """By the extended result code; what cannot be bound at all has none."""
+    if isinstance(error, UnicodeEncodeError):
+        return Fault.ENCODING
+    if isinstance(error, OverflowError):  # an integer of more than 64 bits
+        return Fault.TYPE
+    code = _result_code(error)
+    if code is None:  # of a value that the driver cannot bind
+        return Fault.TYPE if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError)) else None
+    if code in _FAULTS:
+        return _FAULTS[code]
+    return Fault.OTHER if code & 0xFF == sqlite3.SQLITE_CONSTRAINT else None
 
 
 def code(error: BaseException) -> str | None:
@@ -133,6 +178,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         raised_by=("sqlite3",),
         named=named,
         provoke=provoke,
+        fault=fault,
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
@@ -142,6 +188,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         restart="ROLLBACK",
         read_only_on="PRAGMA query_only = 1",
         read_only_off="PRAGMA query_only = 0",
+        enforce="PRAGMA foreign_keys = ON",
         deferrable={},
         notes=(_SNAPSHOT, _PRAGMAS, *notes),
     )

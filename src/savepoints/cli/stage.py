@@ -1,9 +1,8 @@
-"""What both faces of the tour have in common: the table, what is shown, and the two ways to fail."""
+"""What both faces of the tour have in common: the table, and what is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from typing import Any
 
 from sqlalchemy import URL, Connection, CursorResult, inspect
@@ -12,34 +11,14 @@ from savepoints._databases import embedded_file
 from savepoints.cli.page import Page, Rows
 from savepoints.cli.sent import Sent, Statement
 from savepoints.cli.story import AT_THE_END, CREATE, DROP, SELECT, TABLE, Step
-
-
-class CannotRun(Exception):
-    """The tour cannot begin; the text says why, and what to do."""
-
-
-class BrokenOff(Exception):
-    """The tour began and did not come to its end."""
-
-
-@contextmanager
-def reaching(url: URL) -> Iterator[None]:
-    """Until the story begins, whatever goes wrong means that it cannot be told here."""
-    try:
-        yield
-    except CannotRun:
-        raise
-    except ImportError as error:
-        raise CannotRun(f"{_called(url)} needs a package that is not installed: {error}") from error
-    except Exception as error:  # asyncpg's own errors on connecting pass through SQLAlchemy as they are
-        raise CannotRun(f"{_called(url)} cannot be used: {in_one_line(error, url)}") from error
+from savepoints.cli.urls import BrokenOff, CannotRun, called
 
 
 def make_table(connection: Connection) -> str:
     """Make the table; the title tells what on."""
     if inspect(connection).has_table(TABLE):
         raise CannotRun(
-            f"there is a table {TABLE!r} in {_called(connection.engine.url)} already, and the tour makes one: "
+            f"there is a table {TABLE!r} in {called(connection.engine.url)} already, and the tour makes one: "
             "give it an empty database"
         )
     connection.execute(CREATE)
@@ -53,7 +32,7 @@ def see_table(connection: Connection) -> None:
         url = connection.engine.url
         file = URL.create(url.drivername, database="tour.db")
         raise CannotRun(
-            f"each connection to {_called(url)} has a database of its own (in memory?): give it a file, as {file}"
+            f"each connection to {called(url)} has a database of its own (in memory?): give it a file, as {file}"
         )
 
 
@@ -88,24 +67,6 @@ def show_stored(page: Page, code: str, sent: list[Statement], rows: Rows) -> Non
     page.end("The bookmark was rolled back twice, and John Doe is stored.")
 
 
-# -- what is told of a URL
-
-
-def _called(url: URL) -> str:
-    """The database without user, password and options."""
-    return str(URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
-
-
 def kept(url: URL) -> str:
     file = embedded_file(url)
-    return f"The table {TABLE!r} is kept in {_called(url)}" if file is None else f"The database is kept: {file}"
-
-
-def in_one_line(error: BaseException, url: URL) -> str:
-    """The first line of an error, the driver's own if there is one, without the URL's password."""
-    text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-    line = text.splitlines()[0]
-    secrets = [value for key, value in (("password", url.password), *url.query.items()) if "pass" in key.lower()]
-    for secret in filter(None, secrets):
-        line = line.replace(str(secret), "***")
-    return line
+    return f"The table {TABLE!r} is kept in {called(url)}" if file is None else f"The database is kept: {file}"

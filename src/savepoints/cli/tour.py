@@ -8,18 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from savepoints import SavepointsError
 from savepoints._databases import embedded_file, embedded_url
 from savepoints.cli.page import Page
-from savepoints.cli.stage import BrokenOff, CannotRun, in_one_line, reaching
-
-_NO_URL = (
-    "this is not a database URL; they look like dialect+driver://user@host/database, "
-    "with %40 for an @ in the password, %3A for a :, and %2F for a /"
-)
+from savepoints.cli.urls import BrokenOff, in_one_line, parsed, reaching
 
 
 def run(url: str | None, page: Page, *, asynchronous: bool, keep: bool) -> None:
@@ -28,7 +23,7 @@ def run(url: str | None, page: Page, *, asynchronous: bool, keep: bool) -> None:
     Raises:
         CannotRun, BrokenOff: With a text for the user that holds no credentials.
     """
-    given = None if url is None else _parsed(url)
+    given = None if url is None else parsed(url)
     with _home(given, asynchronous=asynchronous, keep=keep) as home:
         try:
             with reaching(home):  # the async face needs greenlet
@@ -39,16 +34,6 @@ def run(url: str | None, page: Page, *, asynchronous: bool, keep: bool) -> None:
             tour(home, page, keep=keep)
         except (SQLAlchemyError, SavepointsError) as error:
             raise BrokenOff(in_one_line(error, home)) from error
-
-
-def _parsed(url: str) -> URL:
-    try:
-        found = make_url(url)
-    except (ArgumentError, ValueError):  # the latter for a port that is no number, with that text in it
-        raise CannotRun(_NO_URL) from None
-    if found.password and url.count("@") > 1:  # else the end of the password passes for a host, and is shown
-        raise CannotRun(_NO_URL)
-    return found
 
 
 @contextmanager

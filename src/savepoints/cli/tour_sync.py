@@ -12,18 +12,17 @@ from savepoints import Session
 from savepoints.cli.page import Page
 from savepoints.cli.sent import Sent
 from savepoints.cli.stage import (
-    CannotRun,
     drop_table,
     kept,
     make_table,
     next_step,
-    reaching,
     read,
     see_table,
     show,
     show_stored,
 )
 from savepoints.cli.story import story
+from savepoints.cli.urls import CannotRun, reaching
 
 T = TypeVar("T")
 

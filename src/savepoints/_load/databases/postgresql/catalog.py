@@ -1,0 +1,209 @@
+"""The rules of a table, as the server's catalog has them: what can be checked before the rows go in, and what cannot.
+
+A rule that is not understood is never guessed: it is left to the database, which refuses what breaks it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Table, text
+from sqlalchemy.engine import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its type and collation as SQL, whether it may be NULL, and whether equal texts have equal bytes."""
+
+    name: str
+    type: str
+    collation: str | None
+    not_null: bool
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check constraint, as SQL over the column names."""
+
+    name: str
+    columns: frozenset[str]
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A foreign key; ``parent`` is the table's name as SQL, ``own`` says that it is this table."""
+
+    name: str
+    columns: tuple[str, ...]
+    parent: str
+    referred: tuple[str, ...]
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """A unique constraint or index over plain columns."""
+
+    name: str
+    columns: tuple[str, ...]
+    nulls_distinct: bool
+
+
+@dataclass(slots=True)
+class Rules:
+    """What is known of a table.
+
+    Attributes:
+        oid: Its number in the catalog.
+        columns: By name.
+        primary: The columns of the primary key.
+        left: Rules that only the database can check, with why.
+        deferrable: Names of constraints that can be checked at COMMIT, and whether they are by themselves.
+        triggered: Row triggers may change a row or leave it out.
+        copied: COPY may be used on it: no rules, no row security, an ordinary table.
+    """
+
+    oid: int
+    columns: dict[str, Column]
+    primary: tuple[str, ...] = ()
+    checks: list[Check] = field(default_factory=list)
+    foreign_keys: list[ForeignKey] = field(default_factory=list)
+    uniques: list[Unique] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    deferrable: dict[str, bool] = field(default_factory=dict)
+    triggered: bool = False
+    copied: bool = True
+    staged: bool = True
+
+
+_TABLE = text("""
+SELECT c.oid, c.relkind, c.relrowsecurity, c.relispartition,
+    EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+            AND t.tgtype & 1 = 1 AND t.tgtype & 4 = 4) AS triggered,
+    EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3') AS ruled,
+    has_database_privilege(current_database(), 'TEMP')
+        AND EXISTS (SELECT FROM pg_language l WHERE l.lanname = 'plpgsql' AND has_language_privilege(l.oid, 'USAGE'))
+        AS staged
+FROM pg_class c WHERE c.oid = CAST(CAST(:name AS text) AS regclass)
+""")
+
+_COLUMNS = text("""
+SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+    CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END AS collation,
+    coalesce(l.collisdeterministic, false) AS exact
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
+WHERE a.attrelid = CAST(:oid AS oid) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+""")
+
+_NAMES = """
+ARRAY(SELECT a.attname::text FROM unnest({key}) WITH ORDINALITY AS k(n, i)
+      JOIN pg_attribute a ON a.attrelid = {table} AND a.attnum = k.n ORDER BY k.i)
+"""
+
+_CONSTRAINTS = text(f"""
+SELECT c.conname, c.contype, c.condeferrable, c.condeferred, c.confmatchtype, c.conrelid = c.confrelid AS own,
+    n.nspname AS schema, {_NAMES.format(key="c.conkey", table="c.conrelid")} AS columns,
+    CASE WHEN c.contype = 'f' THEN {_NAMES.format(key="c.confkey", table="c.confrelid")} END AS referred,
+    pg_get_expr(c.conbin, c.conrelid) AS sql,
+    CASE WHEN c.contype = 'f' THEN quote_ident(pn.nspname) || '.' || quote_ident(p.relname) END AS parent,
+    p.relrowsecurity, CASE WHEN c.contype = 'f' THEN has_table_privilege(p.oid, 'SELECT') END AS readable,
+    coalesce((to_jsonb(c) ->> 'conenforced')::boolean, true) AS enforced,
+    coalesce((to_jsonb(c) ->> 'conperiod')::boolean, false) AS period,
+    EXISTS (SELECT FROM pg_depend d JOIN pg_proc f ON f.oid = d.refobjid WHERE d.classid = 'pg_constraint'::regclass
+            AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass AND f.provolatile <> 'i') AS volatile
+FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+    LEFT JOIN pg_class p ON p.oid = c.confrelid LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
+WHERE c.conrelid = CAST(:oid AS oid) AND c.contype IN ('c', 'f', 'p', 'u', 'x') ORDER BY c.conname
+""")
+
+_INDEXES = text(f"""
+SELECT i.indexrelid::regclass::text AS sql, c.relname, i.indisprimary, i.indpred IS NOT NULL AS partial,
+    i.indexprs IS NOT NULL AS expression, i.indisexclusion,
+    {_NAMES.format(key="(i.indkey::int2[])[0:i.indnkeyatts - 1]", table="i.indrelid")} AS columns,
+    coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_not_distinct,
+    EXISTS (SELECT FROM unnest(i.indcollation::oid[], i.indkey::int2[]) AS k(c, n)
+            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n
+            WHERE k.c <> 0 AND k.c <> a.attcollation) AS recollated
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = CAST(:oid AS oid) AND i.indisunique AND i.indislive ORDER BY NOT i.indisprimary, c.relname
+""")
+
+
+def read(connection: Connection, table: Table) -> Rules:
+    """The rules of a table."""
+    name = connection.dialect.identifier_preparer.format_table(table)
+    found = connection.execute(_TABLE, {"name": name}).one()
+    columns = {
+        one.attname: Column(one.attname, one.type, one.collation, one.attnotnull, one.exact)
+        for one in connection.execute(_COLUMNS, {"oid": found.oid})
+    }
+    rules = Rules(found.oid, columns, triggered=found.triggered, staged=found.staged)
+    kind = found.relkind if isinstance(found.relkind, str) else found.relkind.decode()
+    rules.copied = kind in ("r", "p") and not found.ruled and not found.relrowsecurity
+    if found.triggered:
+        rules.left["row triggers"] = "they may change a row"
+    if kind == "p" or found.relispartition:
+        rules.left["partitions"] = "a row may have no place"
+    for one in connection.execute(_CONSTRAINTS, {"oid": found.oid}):
+        _constraint(rules, one)
+    for one in connection.execute(_INDEXES, {"oid": found.oid}):
+        _index(rules, one)
+    return rules
+
+
+def _letter(found: Any) -> str:
+    """A "char" of the catalog: asyncpg gives bytes."""
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _constraint(rules: Rules, one: Any) -> None:
+    kind = _letter(one.contype) if one.enforced else "none"
+    if one.condeferrable and one.enforced:
+        rules.deferrable[f"{one.schema}.{one.conname}"] = one.condeferred
+    if kind == "p":
+        rules.primary = tuple(one.columns)
+    elif kind == "c":
+        _check(rules, one)
+    elif kind == "f":
+        _foreign_key(rules, one)
+    elif kind == "x":
+        rules.left[f"exclusion {one.conname}"] = "only the index can tell"
+
+
+def _check(rules: Rules, one: Any) -> None:
+    if one.volatile or not one.columns:
+        rules.left[f"check {one.conname}"] = "its function may answer differently each time"
+    else:
+        rules.checks.append(Check(one.conname, frozenset(one.columns), one.sql))
+
+
+def _foreign_key(rules: Rules, one: Any) -> None:
+    why = _unreadable(one)
+    if why is None:
+        columns, referred = tuple(one.columns), tuple(one.referred)
+        rules.foreign_keys.append(ForeignKey(one.conname, columns, one.parent, referred, one.own))
+    else:
+        rules.left[f"foreign key {one.conname}"] = why
+
+
+def _unreadable(one: Any) -> str | None:
+    """Why a foreign key cannot be checked beforehand, if so."""
+    if not one.readable:
+        return "its parent cannot be read"
+    if one.relrowsecurity:
+        return "its parent shows each user other rows"
+    if _letter(one.confmatchtype) == "f" or one.period:
+        return "it matches in a way of its own"
+    return None
+
+
+def _index(rules: Rules, one: Any) -> None:
+    if one.indisexclusion:
+        return
+    if one.partial or one.expression or one.recollated:
+        rules.left[f"unique {one.relname}"] = "it is over an expression, or over some rows only"
+        return
+    rules.uniques.append(Unique(one.relname, tuple(one.columns), not one.nulls_not_distinct))

@@ -1,0 +1,113 @@
+"""The net: what no check foresaw, found on the server by trying, in blocks that shrink where one fails.
+
+A block of PL/pgSQL with an exception handler is a savepoint on the server: a refused row costs no round trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from savepoints._databases import Fault
+from savepoints._load.databases.postgresql.stage import NUMBER, Stage
+from savepoints._load.reasons import Reason, reason
+
+#: So many rows are tried at once; after a failure half as many, down to one, after a success twice as many.
+BLOCK = 512
+
+
+class Caught(NamedTuple):
+    """What came of a run: new rows, updated rows, and the reasons of the others by index."""
+
+    loaded: int
+    updated: int
+    refused: dict[int, Reason]
+
+
+class ServerError(Exception):
+    """What the server reports of a refused row, with the attributes that the classifier reads."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+def run(stage: Stage, insert: str, last: int, fault: Callable[[BaseException], Fault | None]) -> Caught:
+    """Insert the rows that are in the stage, in order, and refuse those that the database refuses.
+
+    Args:
+        stage: The stage; rows that are known to be bad have been deleted.
+        insert: The INSERT ... SELECT, with ``{where}`` for which rows.
+        last: The highest number.
+        fault: The database's classifier.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: What is no row's fault.
+    """
+    result = f"{stage.name}_net"
+    stage.run(f"CREATE INDEX {stage.name}_index ON {stage.name} ({NUMBER})")
+    stage.run(f"CREATE TEMPORARY TABLE {result} {_RESULT} ON COMMIT DROP")
+    where = f"{NUMBER} BETWEEN lo AND hi"
+    stage.run(_LOOP.format(insert=insert.format(where=where), stage=stage.name, number=NUMBER, result=result,
+                           last=last, block=BLOCK))  # fmt: skip
+    found = stage.run(f"SELECT * FROM {result} ORDER BY n").all()
+    stage.run(f"DROP TABLE {result}")
+    stage.run(f"DROP INDEX {stage.name}_index")
+    total = found[0]
+    refused = {one.n: _reason(one, fault) for one in found[1:]}
+    return Caught(total.fresh, total.changed, refused)
+
+
+def _reason(one: Any, fault: Callable[[BaseException], Fault | None]) -> Reason:
+    if one.code == VANISHED:
+        return reason(Fault.TRIGGER, message="a trigger or rule left the row out")
+    kind = fault(ServerError(one.code, one.message)) or Fault.OTHER
+    detail = f"{one.message}: {one.detail}" if one.detail else one.message
+    return reason(kind, one.col or None, one.con or None, code=one.code, detail=detail)
+
+
+#: Raised by the loop itself where fewer rows went in than were sent.
+VANISHED = "SPV01"
+
+_RESULT = "(n integer, code text, message text, detail text, col text, con text, fresh bigint, changed bigint)"
+
+# Codes that begin so are not the fault of a row: the same as in the classifier, for the server must not go on after
+# them. A code of class 21 says that a statement would update one row twice: there are duplicates, in one block.
+_LOOP = (
+    """
+DO $savepoints$
+DECLARE
+    lo integer := 0; hi integer; size integer := {block}; got bigint; fresh bigint; sent bigint;
+    all_fresh bigint := 0; all_changed bigint := 0;
+    state text; told text; more text; col text; con text;
+BEGIN
+    WHILE lo <= {last} LOOP
+        hi := least(lo + size - 1, {last});
+        BEGIN
+            WITH done AS ({insert}) SELECT count(*), count(*) FILTER (WHERE done.fresh) INTO got, fresh FROM done;
+            SELECT count(*) INTO sent FROM {stage} WHERE {number} BETWEEN lo AND hi;
+            IF got <> sent THEN
+                RAISE EXCEPTION USING ERRCODE = '"""
+    + VANISHED
+    + """', MESSAGE = 'fewer rows than were sent';
+            END IF;
+            all_fresh := all_fresh + fresh; all_changed := all_changed + got - fresh;
+            lo := hi + 1; size := least(size * 2, {block});
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, told = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL,
+                col = COLUMN_NAME, con = CONSTRAINT_NAME;
+            IF left(state, 2) IN ('08', '0A', '25', '26', '28', '2D', '34', '3B', '3D', '3F', '40', '53', '54', '55',
+                                  '57', '58', 'F0', 'XX') OR (left(state, 2) = '42' AND state <> '428C9') THEN
+                RAISE;
+            ELSIF hi > lo THEN
+                size := greatest((hi - lo + 1) / 2, 1);
+            ELSE
+                INSERT INTO {result} VALUES (lo, state, told, more, col, con);
+                lo := lo + 1;
+            END IF;
+        END;
+    END LOOP;
+    INSERT INTO {result} (n, fresh, changed) VALUES (-1, all_fresh, all_changed);
+END $savepoints$
+"""
+)

@@ -1,0 +1,170 @@
+"""Rows in the text format of COPY: a line each, whole columns at a time."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from operator import itemgetter
+from typing import Any
+from uuid import UUID
+
+from savepoints._load.convert import encodes
+from savepoints._load.intake import Row
+
+NULL = "\\N"
+
+Write = Callable[[Any], str]
+
+
+class Unwritable(ValueError):
+    """A value that PostgreSQL cannot be told in text: a NUL in it, or a class that nobody knows."""
+
+
+def _float(value: float) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _interval(value: datetime.timedelta) -> str:
+    return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+
+
+def _bytes(value: Any) -> str:
+    return f"\\x{bytes(value).hex()}"
+
+
+_WRITERS: dict[type, Write] = {
+    str: str,
+    bool: lambda value: "t" if value else "f",
+    int: str,
+    float: _float,
+    Decimal: str,
+    datetime.datetime: datetime.datetime.isoformat,
+    datetime.date: datetime.date.isoformat,
+    datetime.time: datetime.time.isoformat,
+    datetime.timedelta: _interval,
+    UUID: str,
+    bytes: _bytes,
+    bytearray: _bytes,
+    memoryview: _bytes,
+}
+
+
+class Writer:
+    """Writes values and rows.
+
+    Args:
+        adapt: How the driver writes a value of a class that is not known here.
+    """
+
+    def __init__(self, adapt: Write) -> None:
+        self._adapt = adapt
+        self._writers = dict(_WRITERS) | {list: self._array, tuple: self._array}
+
+    def value(self, value: Any) -> str | None:
+        """One value as text, before COPY's marks; None is NULL."""
+        if value is None:
+            return None
+        text = self._writer(type(value))(value)
+        if "\0" in text or not encodes(text):
+            raise Unwritable
+        return text
+
+    def _writer(self, kind: type) -> Write:
+        found = self._writers.get(kind)
+        if found is None:
+            known = (self._writers[base] for base in kind.__mro__ if base in self._writers)
+            found = self._writers[kind] = next(known, self._adapt)
+        return found
+
+    def _array(self, value: Sequence[Any]) -> str:
+        return f"{{{','.join(map(self._element, value))}}}"
+
+    def _element(self, value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return self._array(value)
+        text = self.value(value)
+        if text is None:
+            return "NULL"
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    def column(self, cells: Sequence[Any]) -> list[str]:
+        """The cells of one column as COPY has them."""
+        kinds = set(map(type, cells))
+        if kinds == {int}:
+            return list(map(str, cells))
+        values: Sequence[str | None] = cells if kinds <= {str, type(None)} else [self.value(cell) for cell in cells]
+        marks = _marks("".join([text for text in values if text is not None]))
+        if not marks:
+            return [NULL if text is None else text for text in values]
+        return [NULL if text is None else _marked(text, marks) for text in values]
+
+    def lines(self, numbers: Sequence[str] | None, rows: list[Row], width: int) -> bytes:
+        """Rows as lines, each with its number in front where numbers are given.
+
+        Raises:
+            Unwritable: One of them cannot be written; which, `unwritable` tells.
+        """
+        lines = self._of_text(rows, width) or self._of_columns(rows, width)
+        if numbers is not None:
+            lines = list(map("\t".join, zip(numbers, lines, strict=True))) if width else list(numbers)
+        try:
+            return ("\n".join(lines) + "\n").encode()
+        except UnicodeEncodeError:
+            raise Unwritable from None
+
+    def _of_columns(self, rows: list[Row], width: int) -> list[str]:
+        columns = [self.column(list(map(itemgetter(at), rows))) for at in range(width)]
+        return list(map("\t".join, zip(*columns, strict=True))) if columns else [""] * len(rows)
+
+    def _of_text(self, rows: list[Row], width: int) -> list[str] | None:
+        """Rows of text, and a few that hold NULLs: joined as they are; None where there is something to escape."""
+        if not {str, type(None)}.issuperset(map(type, rows[0])):
+            return None
+        few = {at: row for at, row in enumerate(rows) if None in row}
+        if few:
+            rows = rows.copy()
+            for at in few:
+                rows[at] = ("",) * width
+        try:
+            lines = list(map("\t".join, rows))
+        except TypeError:
+            return None
+        joined = "\n".join(lines)
+        tabs, ends = len(rows) * (width - 1), len(rows) - 1
+        if joined.count("\t") != tabs or joined.count("\n") != ends or any(char in joined for char in "\\\r\0"):
+            return None
+        if few:
+            for at, line in zip(few, self._of_columns(list(few.values()), width), strict=True):
+                lines[at] = line
+        return lines
+
+    def unwritable(self, rows: list[Row]) -> Iterator[tuple[int, int]]:
+        """The index of each row that cannot be written, and of its first such column."""
+        for at, row in enumerate(rows):
+            for place, cell in enumerate(row):
+                try:
+                    self.value(cell)
+                except Unwritable:
+                    yield at, place
+                    break
+
+
+#: What COPY's text format gives a meaning to, the escape character first.
+_MARKS = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
+
+
+def _marks(joined: str) -> list[tuple[str, str]]:
+    """What of it is there to be escaped."""
+    if "\0" in joined:
+        raise Unwritable
+    return [(char, mark) for char, mark in _MARKS if char in joined]
+
+
+def _marked(cell: str, marks: list[tuple[str, str]]) -> str:
+    for char, mark in marks:
+        cell = cell.replace(char, mark)
+    return cell

@@ -1,0 +1,262 @@
+"""Which of the staged rows would be refused, had they been inserted in order, one by one.
+
+What concerns a row alone (NULLs, checks, foreign keys to other tables) and what collides with rows in the table is
+asked of the server, a statement each. Among rows that share a key in the input, or whose parent is in the input, the
+answer depends on which of the earlier ones got in: these are few, and are gone through in order here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from savepoints._databases import Fault
+from savepoints._load.databases.postgresql import keys
+from savepoints._load.databases.postgresql.catalog import Check, ForeignKey, Rules, Unique
+from savepoints._load.databases.postgresql.stage import NUMBER, Stage
+from savepoints._load.intake import Batch
+from savepoints._load.reasons import Reason, reason
+
+Refused = dict[int, list[Reason]]
+
+
+class Judge:
+    """Judges the rows in a stage.
+
+    Args:
+        rules: The table's.
+        table: Its name, as SQL.
+        stage: Where the rows are; rules over columns that it does not have are left to the database.
+        skips: The key by which duplicates are skipped; empty means by any, None that they are refused.
+        updates: Duplicates are updated.
+    """
+
+    def __init__(self, rules: Rules, table: str, stage: Stage, skips: tuple[str, ...] | None, *, updates: bool) -> None:
+        self._stage = stage
+        self._quote = stage._quote
+        self._table = table
+        self._rules = rules
+        self._skips = skips
+        known = set(stage.columns)
+        self._not_null = [name for name in stage.columns if rules.columns[name].not_null]
+        self._checks = [one for one in rules.checks if one.columns <= known]
+        self._foreign_keys = [one for one in rules.foreign_keys if known.issuperset(one.columns)]
+        # where rows are updated, what looks like a duplicate by another key may be the row itself
+        self._uniques = [one for one in rules.uniques if known.issuperset(one.columns) and not updates]
+        self.predicted = [
+            *(f"not null {name}" for name in self._not_null),
+            *(f"check {one.name}" for one in self._checks),
+            *(f"foreign key {one.name}" for one in self._foreign_keys),
+            *(f"unique {one.name}" for one in self._uniques),
+        ]
+
+    def judge(self, batch: Batch, refused: Refused) -> dict[int, Reason]:
+        """Add to the refused rows, by index; give those that are skipped."""
+        unfit = frozenset(refused)
+        for at, why in self._alone(batch):
+            refused.setdefault(at, []).append(why)
+        for one in self._foreign_keys:
+            if not one.own:
+                for at in self._orphans(one):
+                    refused.setdefault(at, []).append(self._orphan(one, batch, at))
+        return _Order(self, batch, refused, unfit).decide()
+
+    # -- each row alone
+
+    def _alone(self, batch: Batch) -> Iterator[tuple[int, Reason]]:
+        rules: list[tuple[str, Reason]] = [
+            (f"{self._quote(name)} IS NULL", reason(Fault.NOT_NULL, name, code="23502")) for name in self._not_null
+        ]
+        rules += [(f"({one.sql}) IS FALSE", self._broken(one)) for one in self._checks]
+        if not rules:
+            return
+        columns = ", ".join(f"{sql} AS r{at}" for at, (sql, _) in enumerate(rules))
+        where = " OR ".join(sql for sql, _ in rules)
+        for found in self._stage.run(f"SELECT {NUMBER}, {columns} FROM {self._stage.name} WHERE {where}"):
+            number, *broken = found
+            for breaks, (_, why) in zip(broken, rules, strict=True):
+                if breaks:
+                    yield number, why
+
+    @staticmethod
+    def _broken(one: Check) -> Reason:
+        told = ", ".join(sorted(one.columns)) if len(one.columns) == 1 else None
+        return reason(Fault.CHECK, told, one.name, code="23514")
+
+    # -- foreign keys
+
+    def _equal(self, left: Sequence[str], right: Sequence[str]) -> str:
+        quote = self._quote
+        return " AND ".join(f"p.{quote(a)} = s.{quote(b)}" for a, b in zip(left, right, strict=True))
+
+    def _given(self, columns: Sequence[str]) -> str:
+        return " AND ".join(f"s.{self._quote(name)} IS NOT NULL" for name in columns)
+
+    def _orphans(self, one: ForeignKey) -> Iterator[int]:
+        """Rows without a parent in the other table."""
+        return iter(
+            self._stage.run(
+                f"SELECT s.{NUMBER} FROM {self._stage.name} s WHERE {self._given(one.columns)} AND NOT EXISTS"
+                f" (SELECT FROM {one.parent} p WHERE {self._equal(one.referred, one.columns)})"
+            ).scalars()
+        )
+
+    def orphans_within(self, one: ForeignKey) -> Mapping[int, list[int]]:
+        """Rows without a parent in this table before the load, with those of the input that may be it."""
+        if not set(one.referred) <= set(self._stage.columns):
+            return {at: [] for at in self._orphans(one)}
+        found: dict[int, list[int]] = defaultdict(list)
+        for at, parent in self._stage.run(
+            f"SELECT s.{NUMBER}, q.{NUMBER} AS parent FROM {self._stage.name} s LEFT JOIN {self._stage.name} q ON"
+            f" {self._equal(one.referred, one.columns).replace('p.', 'q.')} WHERE {self._given(one.columns)}"
+            f" AND NOT EXISTS (SELECT FROM {one.parent} p WHERE {self._equal(one.referred, one.columns)})"
+        ):
+            found[at].extend(() if parent is None else (parent,))
+        return found
+
+    def own_keys(self) -> list[ForeignKey]:
+        """Foreign keys to the table itself."""
+        return [one for one in self._foreign_keys if one.own]
+
+    def _orphan(self, one: ForeignKey, batch: Batch, at: int, because: int | None = None) -> Reason:
+        told = ", ".join(one.columns)
+        row = batch.rows[at]
+        parent = tuple(row[self._stage.columns.index(name)] for name in one.columns)
+        message = f"{told} has no parent in {one.parent}"
+        number = None if because is None else batch.numbers[because]
+        return reason(
+            Fault.FOREIGN_KEY, told, one.name, message=message, code="23503", parent=parent, because_of=number
+        )
+
+    # -- duplicates
+
+    def _same(self, one: Unique, left: str, right: str) -> str:
+        sign = "=" if one.nulls_distinct else "IS NOT DISTINCT FROM"
+        return " AND ".join(f"{left}.{self._quote(name)} {sign} {right}.{self._quote(name)}" for name in one.columns)
+
+    def in_table(self, one: Unique) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows whose key a row in the table has, with the primary key of that row."""
+        if self._stage.analyzed and self._lies_beyond(one):
+            return
+        primary = self._rules.primary
+        found = ", ".join(f"t.{self._quote(name)}" for name in primary) or "1"
+        for number, *key in self._stage.run(
+            f"SELECT s.{NUMBER}, {found} FROM {self._stage.name} s {self._beside(one)}"
+        ):
+            yield number, dict(zip(primary, key, strict=False))
+
+    def _lies_beyond(self, one: Unique) -> bool:
+        """Whether all keys of the rows come behind those in the table, as counted ones do: two looks at an index."""
+        name = self._quote(one.columns[0])
+        if len(one.columns) > 1 or not one.nulls_distinct:
+            return False
+        most, least = f"(SELECT max({name}) FROM {self._table})", f"(SELECT min({name}) FROM {self._stage.name})"
+        return self._stage.run(f"SELECT coalesce({most} < {least}, {most} IS NULL)").scalar() is True
+
+    def _beside(self, one: Unique) -> str:
+        """The rows of the table with the same key: by its index where few are asked for, else as the planner likes."""
+        if self._stage.analyzed:
+            return f"JOIN {self._table} t ON {self._same(one, 's', 't')}"
+        return f", LATERAL (SELECT * FROM {self._table} t WHERE {self._same(one, 's', 't')} OFFSET 0) t"
+
+    def in_input(self, one: Unique, batch: Batch, unfit: frozenset[int]) -> Iterator[tuple[int, int]]:
+        """Rows that share a key with others of the input, with the first row of that key."""
+        if one.nulls_distinct:
+            places = [self._stage.columns.index(name) for name in one.columns]
+            found = keys.shared(batch.rows, places, [self._rules.columns[name] for name in one.columns], unfit)
+            if found is not None:
+                yield from found
+                return
+        names = ", ".join(map(self._quote, one.columns))
+        given = f"WHERE {self._given(one.columns)}" if one.nulls_distinct else ""
+        pairs = self._stage.run(
+            f"SELECT min({NUMBER}), max({NUMBER}), count(*) FROM {self._stage.name} s {given}"
+            f" GROUP BY {names} HAVING count(*) > 1"
+        ).all()
+        if all(count == 2 for _, _, count in pairs):  # nearly always, and looking for more is dear
+            for first, second, _ in pairs:
+                yield from ((first, first), (second, first))
+            return
+        for number, first in self._stage.run(
+            f"SELECT s.{NUMBER}, d.first FROM {self._stage.name} s JOIN (SELECT {names}, min({NUMBER}) AS first"
+            f" FROM {self._stage.name} s {given} GROUP BY {names} HAVING count(*) > 1) d ON {self._same(one, 's', 'd')}"
+        ):
+            yield number, first
+
+    def uniques(self) -> list[Unique]:
+        """The keys that are judged here."""
+        return self._uniques
+
+    def duplicate(self, one: Unique, collides: Any) -> Reason:
+        """The reason of a duplicate."""
+        return reason(Fault.UNIQUE, ", ".join(one.columns), one.name, code="23505", collides_with=collides)
+
+    def skipped(self, one: Unique) -> bool:
+        """Whether a duplicate by this key is left as it is, and no reject."""
+        return self._skips is not None and (not self._skips or set(self._skips) == set(one.columns))
+
+
+class _Claim(NamedTuple):
+    """A row has a key that others of the input have, too."""
+
+    unique: Unique
+    first: int
+
+
+class _Order:
+    """Goes through those rows in order whose fate depends on earlier ones."""
+
+    def __init__(self, judge: Judge, batch: Batch, refused: Refused, unfit: frozenset[int]) -> None:
+        self._judge = judge
+        self._batch = batch
+        self._refused = refused
+        self._unfit = unfit
+        self._skipped: dict[int, Reason] = {}
+        self._claims: dict[int, list[_Claim]] = defaultdict(list)
+        self._children: dict[int, list[tuple[ForeignKey, list[int]]]] = defaultdict(list)
+
+    def decide(self) -> dict[int, Reason]:
+        for one in self._judge.uniques():
+            for at, key in self._judge.in_table(one):
+                self._enter(at, one, self._judge.duplicate(one, key))
+            for at, first in self._judge.in_input(one, self._batch, self._unfit):
+                self._claims[at].append(_Claim(one, first))
+        for foreign_key in self._judge.own_keys():
+            for at, parents in self._judge.orphans_within(foreign_key).items():
+                self._children[at].append((foreign_key, parents))
+        taken: dict[tuple[str, int], int] = {}
+        for at in sorted(self._claims.keys() | self._children.keys()):
+            self._look(at, taken)
+            if at not in self._refused and at not in self._skipped:
+                taken.update({(claim.unique.name, claim.first): at for claim in self._claims.get(at, ())})
+        return self._settled()
+
+    def _settled(self) -> dict[int, Reason]:
+        """What PostgreSQL itself does with a duplicate that breaks another rule: foreign keys are looked at last."""
+        for at in self._skipped.keys() & self._refused.keys():
+            if all(why.kind == Fault.FOREIGN_KEY.value for why in self._refused[at]):
+                del self._refused[at]
+            else:
+                del self._skipped[at]
+        return self._skipped
+
+    def _look(self, at: int, taken: dict[tuple[str, int], int]) -> None:
+        for foreign_key, parents in self._children.get(at, ()):
+            if not any(parent <= at and self._got_in(parent, at) for parent in parents):
+                earlier = [parent for parent in parents if parent < at]
+                why = self._judge._orphan(foreign_key, self._batch, at, earlier[0] if earlier else None)
+                self._refused.setdefault(at, []).append(why)
+        for claim in self._claims.get(at, ()):
+            before = taken.get((claim.unique.name, claim.first))
+            if before is not None:
+                self._enter(at, claim.unique, self._judge.duplicate(claim.unique, self._batch.numbers[before]))
+
+    def _got_in(self, parent: int, child: int) -> bool:
+        return parent == child or (parent not in self._refused and parent not in self._skipped)
+
+    def _enter(self, at: int, one: Unique, why: Reason) -> None:
+        if self._judge.skipped(one):
+            self._skipped[at] = why
+        else:
+            self._refused.setdefault(at, []).append(why)

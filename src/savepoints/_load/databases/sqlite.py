@@ -1,0 +1,193 @@
+"""SQLite: one ``executemany`` over the rows, resumed behind each row that was refused.
+
+A refused statement undoes itself alone here, so no savepoint is needed around it ("Result Codes" of the manual).
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter, length_hint
+from typing import Any
+
+from savepoints._core.raw import driver_work
+from savepoints._databases import Aftermath, Fault
+from savepoints._load.algorithm import Job, Outcome
+from savepoints._load.databases.sqlite_rules import Examiner, Rules
+from savepoints._load.intake import Batch, Columns, Row
+from savepoints._load.reasons import Reason, reason
+from savepoints._load.statements import Statement, insertion, overwriting
+
+#: Of so many refused rows all reasons are looked for; of further ones the first alone.
+EXAMINED = 500
+
+
+class OneStatement:
+    """The same at every share of bad rows: there is nothing to switch between.
+
+    Tables with triggers, with foreign keys that are checked at COMMIT only, and rows that may be updated are done row
+    by row: a trigger can drop a row without a word, and a deferred key has to be looked up.
+    """
+
+    served = False
+    rows = 5000
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._connection = job.connection
+        self._rules = Rules(job.connection, job.table)
+        self._enforces = bool(self._first("PRAGMA foreign_keys")[0])
+        self._deferred = [one for one in self._rules.foreign_keys if one.deferred] if self._enforces else []
+        self._key = tuple(column.name for column in job.key)
+        self._leaves_out = self._has_triggers() or self._has_clauses()
+        self._examined = 0
+        self._of_columns: dict[Columns, tuple[Statement, Examiner]] = {}
+        self._slow = self._leaves_out or bool(self._deferred) or job.on_conflict == "update"
+        self._cursor: Any = None
+        self._report()
+
+    def _report(self) -> None:
+        report = self._job.report
+        report.algorithm = "row by row" if self._slow else "executemany, resumed"
+        report.why.append(
+            "one statement over all rows, resumed behind each refused one: a refused statement undoes itself alone"
+            if not self._slow
+            else f"each row by itself, for the table has {self._slow_because()}"
+        )
+        report.unchecked.append("column types: values are checked by the types of SQLAlchemy's columns instead")
+        if not self._enforces and self._rules.foreign_keys:
+            report.unchecked.append("foreign keys: PRAGMA foreign_keys is off on this connection")
+        for fk in self._deferred:
+            report.why.append(f"foreign key ({', '.join(fk.columns)}) is checked at COMMIT only: looked up before")
+        rules = self._rules
+        told = [*(f"not null {name}" for name in rules.not_null), *(f"check {name}" for name in rules.checks.values())]
+        told += [f"unique ({', '.join(names)})" for names in rules.uniques]
+        told += [f"foreign key ({', '.join(one.columns)})" for one in rules.foreign_keys if self._enforces]
+        report.checks.update(dict.fromkeys(told, "left to the database"))
+
+    def _slow_because(self) -> str:
+        if self._leaves_out:
+            return "triggers or ON CONFLICT clauses"
+        return "deferred foreign keys" if self._deferred else "rows to be updated"
+
+    def _has_triggers(self) -> bool:
+        masters = [f"{self._rules.prefix}sqlite_master"] if self._rules.prefix else ["main.sqlite_master"]
+        sql = " UNION ALL ".join(
+            f"SELECT 1 FROM {master} WHERE type = 'trigger' AND lower(tbl_name) = lower(?)"
+            for master in (*masters, "sqlite_temp_master")
+        )
+        return self._first(sql, (self._job.table.name,) * 2) is not None
+
+    def _has_clauses(self) -> bool:
+        """Constraints of SQLite's own that drop a row, or another one, in silence."""
+        master = f"{self._rules.prefix or 'main.'}sqlite_master"
+        found = self._first(f"SELECT sql FROM {master} WHERE lower(name) = lower(?)", (self._job.table.name,))
+        return found is not None and "ON CONFLICT" in found[0].upper()
+
+    def _first(self, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
+        return self._connection.exec_driver_sql(sql, parameters).first()
+
+    def _prepared(self, columns: Columns) -> tuple[Statement, Examiner]:
+        found = self._of_columns.get(columns)
+        if found is None:
+            statement = insertion(self._job.table, columns, self._connection.dialect)
+            found = statement, Examiner(self._rules, columns, self._ask, foreign_keys=self._enforces)
+            self._of_columns[columns] = found
+        return found
+
+    def _ask(self, sql: str, parameters: tuple[Any, ...]) -> Any:
+        self._cursor.execute(sql, parameters)
+        found = self._cursor.fetchall()  # to its end: a statement that is still being read makes each INSERT dearer
+        return found[0] if found else None
+
+    def load(self, batch: Batch) -> Outcome:
+        outcome = Outcome()
+        with driver_work(self._connection, f"INSERT INTO {self._job.table.name}") as proxy:
+            cursor, self._cursor = proxy.cursor(), proxy.cursor()
+            try:
+                (self._row_by_row if self._slow else self._resumed)(proxy.driver_connection, cursor, batch, outcome)
+            finally:
+                cursor.close()
+                self._cursor.close()
+        return outcome
+
+    def finish(self) -> None:
+        """Nothing was made, and nothing is left for COMMIT."""
+
+    def _resumed(self, driver: Any, cursor: Any, batch: Batch, outcome: Outcome) -> None:
+        statement, examiner = self._prepared(batch.columns)
+        batch = self._without_nulls(batch, examiner, outcome)
+        rows = statement.parameters(batch.rows)
+        before = driver.total_changes
+        left = iter(
+            rows
+        )  # of a list: it goes on behind a row that the driver has raised for, and tells how many it has
+        while True:
+            try:
+                cursor.executemany(statement.sql, left)
+                break
+            except Exception as error:
+                at = len(rows) - length_hint(left) - 1
+                self._refused(driver, batch.rows[at], batch.places[at], error, outcome, examiner)
+        # counted by the database: triggers would be counted too, but there are none
+        outcome.loaded = driver.total_changes - before
+
+    def _without_nulls(self, batch: Batch, examiner: Examiner, outcome: Outcome) -> Batch:
+        """Leave out rows with a NULL where none may be, when there are so many bad rows that it pays."""
+        if self._examined < EXAMINED:
+            return batch
+        bad: set[int] = set()
+        for at, name in examiner.needed:
+            cells = list(map(itemgetter(at), batch.rows))
+            if None in cells:
+                found = [place for place, cell in enumerate(cells) if cell is None]
+                bad.update(found)
+                for place in found:
+                    why = reason(Fault.NOT_NULL, name, code="SQLITE_CONSTRAINT_NOTNULL")
+                    outcome.refused[batch.places[place]] = (*outcome.refused.get(batch.places[place], ()), why)
+        return batch.only([at for at in range(len(batch.rows)) if at not in bad]) if bad else batch
+
+    def _row_by_row(self, driver: Any, cursor: Any, batch: Batch, outcome: Outcome) -> None:
+        statement, examiner = self._prepared(batch.columns)
+        rows = statement.parameters(batch.rows)
+        updates = self._job.on_conflict == "update"
+        key = self._job.key
+        update = overwriting(self._job.table, batch, key, self._connection.dialect) if updates else None
+        for at, (place, row) in enumerate(zip(batch.places, batch.rows, strict=True)):
+            orphaned = next(examiner.orphaned(row, self._deferred), None) if self._deferred else None
+            if orphaned is not None:
+                outcome.refused[place] = self._all_reasons(row, orphaned, examiner)
+                continue
+            try:
+                if updates and examiner.collision(row, self._key) is not None:
+                    if update is not None:
+                        cursor.execute(update.sql, update.one(row))
+                    outcome.updated += 1
+                    continue
+                cursor.execute(statement.sql, rows[at])
+                if cursor.rowcount:
+                    outcome.loaded += 1
+                else:
+                    outcome.refused[place] = (
+                        reason(Fault.TRIGGER, message="a trigger or an ON CONFLICT clause left the row out"),
+                    )
+            except Exception as error:
+                self._refused(driver, row, place, error, outcome, examiner)
+
+    def _refused(
+        self, driver: Any, row: Row, place: int, error: Exception, outcome: Outcome, examiner: Examiner
+    ) -> None:
+        """Enter a refused row; an error that is not its fault passes, and so does one that ended the transaction."""
+        fault = self._job.capabilities.fault(error)
+        if fault is None or self._job.capabilities.standing(driver) is Aftermath.LOST:
+            raise error
+        first = examiner.first(row, fault, error, self._job.capabilities.code(error))
+        if fault is Fault.UNIQUE and self._skips(first):
+            outcome.skipped[place] = first
+        else:
+            outcome.refused[place] = self._all_reasons(row, first, examiner)
+
+    def _all_reasons(self, row: Row, first: Reason, examiner: Examiner) -> tuple[Reason, ...]:
+        self._examined += 1
+        return (first, *examiner.others(row, first)) if self._examined <= EXAMINED else (first,)
+
+    def _skips(self, duplicate: Reason) -> bool:
+        return self._job.on_conflict == "skip" and (not self._key or duplicate.column == ", ".join(self._key))

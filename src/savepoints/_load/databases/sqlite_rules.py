@@ -1,0 +1,264 @@
+"""The rules of a table on SQLite, and which of them a row breaks.
+
+SQLite names the first broken rule only, and of a foreign key not even that: so the rows it has refused are asked about
+the others, one small statement each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import count
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import Table, inspect
+from sqlalchemy.engine import Connection
+
+from savepoints._databases import Fault
+from savepoints._load.intake import Columns, Row
+from savepoints._load.reasons import Reason, reason
+
+_STRICT = re.compile(r"cannot store \w+ value in \w+ column (.*)")
+
+_UNBOUND = (Fault.TYPE, Fault.ENCODING)
+
+
+class ForeignKey(NamedTuple):
+    """A foreign key: its columns, the parent's, and whether it is checked at COMMIT only."""
+
+    name: str | None
+    columns: tuple[str, ...]
+    schema: str | None
+    parent: str
+    referred: tuple[str, ...]
+    deferred: bool
+
+
+class Rules:
+    """What the table asks of a row, read once."""
+
+    def __init__(self, connection: Connection, table: Table) -> None:
+        looked = inspect(connection)
+        name, schema = table.name, table.schema
+        quote = connection.dialect.identifier_preparer.quote_identifier
+        self._quote = quote
+        self.prefix = f"{quote(schema)}." if schema else ""
+        self.table = self.prefix + quote(name)
+        primary = looked.get_pk_constraint(name, schema=schema)
+        self.primary = tuple(primary["constrained_columns"])
+        self.uniques: dict[tuple[str, ...], str | None] = {}
+        if self.primary:
+            self.uniques[self.primary] = primary.get("name")
+        for unique in looked.get_unique_constraints(name, schema=schema):
+            self.uniques[tuple(unique["column_names"])] = unique.get("name")
+        for names, index in self._indexes(connection, name):
+            self.uniques.setdefault(names, index)
+        self.checks = {one["sqltext"]: one.get("name") for one in looked.get_check_constraints(name, schema=schema)}
+        columns = looked.get_columns(name, schema=schema)
+        self.not_null = {one["name"] for one in columns if not one["nullable"]}
+        self.defaults: dict[str, str] = {one["name"]: one["default"] for one in columns if one["default"] is not None}
+        self.types = {one.name: one.type.compile(connection.dialect) for one in table.columns}
+        self.foreign_keys = [
+            ForeignKey(
+                one["name"],
+                tuple(one["constrained_columns"]),
+                one["referred_schema"] or schema,
+                one["referred_table"],
+                tuple(one["referred_columns"]) or tuple(_primary_key(looked, one)),
+                str(one["options"].get("initially", "")).upper() == "DEFERRED",
+            )
+            for one in looked.get_foreign_keys(name, schema=schema)
+        ]
+
+    def _indexes(self, connection: Connection, table: str) -> Iterator[tuple[tuple[str, ...], str | None]]:
+        """Unique keys as SQLite itself knows them: not all that DDL written by hand says is found in its text."""
+        ask, quote = connection.exec_driver_sql, self._quote
+        for _, index, unique, origin, partial in ask(f"PRAGMA {self.prefix}index_list({quote(table)})").all():
+            names = tuple(row[2] for row in ask(f"PRAGMA {self.prefix}index_info({quote(index)})"))
+            if unique and not partial and None not in names:
+                yield names, index if origin == "c" else None
+
+
+def _primary_key(looked: Any, foreign_key: Any) -> list[str]:
+    found: list[str] = looked.get_pk_constraint(foreign_key["referred_table"])["constrained_columns"]
+    return found
+
+
+Ask = Callable[[str, tuple[Any, ...]], Any]
+
+
+class Examiner:
+    """Finds the reasons of a refused row.
+
+    Args:
+        rules: The table's.
+        columns: What rows hold.
+        ask: Sends a SELECT and gives its first row.
+    """
+
+    def __init__(self, rules: Rules, columns: Columns, ask: Ask, *, foreign_keys: bool) -> None:
+        self._rules = rules
+        self._ask = ask
+        self._place = dict(zip((column.name for column in columns), count(), strict=False))
+        self._enforced = rules.foreign_keys if foreign_keys else []
+        known = self._place
+        self._same: dict[str, Reason] = {}  # reasons that are the same for all rows, by what SQLite said
+        #: Where a NULL is refused: its place in a row and its name. The only column of a key may count by itself.
+        self.needed = [(at, name) for name, at in known.items() if name in rules.not_null and rules.primary != (name,)]
+        self._uniques = {names: name for names, name in rules.uniques.items() if known.keys() >= set(names)}
+        quote = rules._quote
+        cast = ", ".join(f"CAST(? AS {rules.types[name] or 'BLOB'}) AS {quote(name)}" for name in known)
+        self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
+        self._find = {names: self._finding(names) for names in self._uniques}
+        self._parents = {one: self._parent(one) for one in self._enforced}
+        of_keys = {name for one in rules.foreign_keys for name in one.columns}
+        left_out = [name for name in rules.defaults if name in of_keys and name not in known]
+        #: What SQLite will put where rows leave out a column of a foreign key.
+        self._filled = {name: ask(f"SELECT {rules.defaults[name]}", ())[0] for name in left_out}
+        keys = (*self._uniques, *(names for one in rules.foreign_keys for names in (one.columns, one.referred)))
+        self._getters = {names: self._getter(names) for names in keys}
+
+    def _finding(self, names: tuple[str, ...]) -> str:
+        quote = self._rules._quote
+        found = ", ".join(map(quote, self._rules.primary)) or "rowid"
+        where = " AND ".join(f"{quote(name)} = ?" for name in names)
+        return f"SELECT {found} FROM {self._rules.table} WHERE {where}"
+
+    def _parent(self, one: ForeignKey) -> str:
+        quote = self._rules._quote
+        prefix = f"{quote(one.schema)}." if one.schema else ""
+        where = " AND ".join(f"{quote(name)} = ?" for name in one.referred)
+        return f"SELECT 1 FROM {prefix}{quote(one.parent)} WHERE {where}"
+
+    def _getter(self, names: tuple[str, ...]) -> Callable[[Row], Any] | None:
+        """Takes the values of a key out of a row; None where one is left to the database."""
+        place, filled = self._place, self._filled
+        if not names or not {*place, *filled} >= set(names):
+            return None
+        if filled.keys().isdisjoint(names):
+            return itemgetter(*(place[name] for name in names))
+
+        def found(row: Row) -> Any:
+            return tuple(row[place[name]] if name in place else filled[name] for name in names)
+
+        return found if len(names) > 1 else lambda row: found(row)[0]
+
+    def cells(self, row: Row, names: tuple[str, ...]) -> tuple[Any, ...] | None:
+        """The values of a key; None where one is NULL or left to the database: then there is nothing to compare."""
+        getter = self._getters.get(names)
+        if getter is None:
+            return None
+        found: tuple[Any, ...] = getter(row) if len(names) > 1 else (getter(row),)
+        return None if None in found else found
+
+    def first(self, row: Row, fault: Fault, error: BaseException, code: str | None) -> Reason:
+        """The reason that SQLite itself gave."""
+        text = str(error)
+        found = self._same.get(text)
+        if found is not None:
+            return found
+        if fault is Fault.UNIQUE:
+            told = text.partition("constraint failed: ")[2].split(", ")
+            return self._unique(row, tuple(part.rpartition(".")[2] for part in told), code, text)
+        if fault is Fault.FOREIGN_KEY:
+            orphan = self._only_orphan(row, code)
+            if orphan is not None:
+                return orphan
+        column, constraint = self._named(row, fault, text)
+        found = reason(fault, column, constraint, code=code, detail=text)
+        if fault in (Fault.NOT_NULL, Fault.CHECK):
+            self._same[text] = found
+        return found
+
+    def _named(self, row: Row, fault: Fault, text: str) -> tuple[str | None, str | None]:
+        """The column and the constraint of an error."""
+        told = text.partition("constraint failed: ")[2]
+        if fault is Fault.NOT_NULL:
+            return told.rpartition(".")[2], None
+        if fault is Fault.CHECK:
+            return None, self._rules.checks.get(told, told)
+        if fault is Fault.TYPE and (strict := _STRICT.search(text)):
+            return strict[1].rpartition(".")[2], None
+        return (self._unbound(row) if fault in _UNBOUND else None), None
+
+    def _only_orphan(self, row: Row, code: str | None) -> Reason | None:
+        if len(self._enforced) == 1:
+            return self._orphan(self._enforced[0], row, code)
+        return next(self.orphaned(row, self._enforced), None)
+
+    def _unbound(self, row: Row) -> str | None:
+        """Which cell the driver could not bind."""
+        for name, at in self._place.items():
+            try:
+                self._ask("SELECT ?", (row[at],))
+            except Exception:
+                return name
+        return None
+
+    def _unique(self, row: Row, names: tuple[str, ...], code: str | None, text: str | None) -> Reason:
+        constraint = self._uniques.get(names)
+        told = ", ".join(names)
+        if names not in self._uniques and text is not None and names[0].startswith("index "):
+            constraint, told = names[0].removeprefix("index ").strip("'"), "the key of an index"
+        return reason(Fault.UNIQUE, told, constraint, code=code, detail=text, collides_with=self.collision(row, names))
+
+    def collision(self, row: Row, names: tuple[str, ...]) -> dict[str, Any] | None:
+        """The primary key of the row that has this key already."""
+        cells = self.cells(row, names) if names in self._find else None
+        found = None if cells is None else self._ask(self._find[names], cells)
+        return None if found is None else dict(zip(self._rules.primary or ("rowid",), found, strict=True))
+
+    def orphaned(self, row: Row, foreign_keys: list[ForeignKey]) -> Iterator[Reason]:
+        """The foreign keys that have no parent."""
+        for one in foreign_keys:
+            cells = self.cells(row, one.columns)
+            if cells is not None and not self._own_parent(row, one, cells) and self._missing(one, cells):
+                yield self._orphan(one, row, "SQLITE_CONSTRAINT_FOREIGNKEY")
+
+    def _missing(self, one: ForeignKey, cells: tuple[Any, ...]) -> bool:
+        try:
+            return self._ask(self._parents[one], cells) is None
+        except (OverflowError, UnicodeError):  # it cannot be sent, and the INSERT will tell
+            return False
+
+    def _orphan(self, one: ForeignKey, row: Row, code: str | None) -> Reason:
+        told = ", ".join(one.columns)
+        message = f"{told} has no parent in {one.parent}"
+        parent = self.cells(row, one.columns)
+        return reason(Fault.FOREIGN_KEY, told, one.name, message=message, code=code, parent=parent)
+
+    def _own_parent(self, row: Row, one: ForeignKey, cells: tuple[Any, ...]) -> bool:
+        return self._rules.table.endswith(self._rules._quote(one.parent)) and self.cells(row, one.referred) == cells
+
+    def others(self, row: Row, known: Reason) -> Iterator[Reason]:
+        """What else is wrong with a row; the rule that is known already is left out."""
+        for why in self._all(row, bound=known.kind not in (Fault.TYPE.value, Fault.ENCODING.value)):
+            if (why.kind, why.column, why.constraint) != (known.kind, known.column, known.constraint):
+                yield why
+
+    def _all(self, row: Row, *, bound: bool) -> Iterator[Reason]:
+        for at, name in self.needed:
+            if row[at] is None:
+                yield reason(Fault.NOT_NULL, name)
+        unfit = self._unbound(row) if bound else None
+        if unfit is not None:
+            yield reason(Fault.TYPE, unfit)
+        elif bound:  # a value that cannot be bound cannot be asked about
+            yield from self._asked(row)
+
+    def _asked(self, row: Row) -> Iterator[Reason]:
+        for constraint, sql in self._checks.items():
+            if self._breaks(sql, row):
+                yield reason(Fault.CHECK, None, constraint)
+        yield from self.orphaned(row, self._enforced)
+        for names in self._uniques:
+            if self.collision(row, names):
+                yield self._unique(row, names, None, None)
+
+    def _breaks(self, sql: str, row: Row) -> bool:
+        try:
+            found = self._ask(sql, tuple(row))
+        except Exception:  # it needs a column that the database fills, or fails for this row
+            return False
+        return bool(found and found[0] == 1)

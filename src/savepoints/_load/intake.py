@@ -1,0 +1,340 @@
+"""From rows as they were given to rows as the database is to have them: shaped, converted, defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress, groupby
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Column
+from sqlalchemy.engine import Dialect
+
+from savepoints import errors
+from savepoints._databases import Fault
+from savepoints._load.convert import Conversion
+from savepoints._load.fields import Target, Wanted, filled
+from savepoints._load.reasons import Reason, reason
+from savepoints._load.sources import Broken, Source, Taken
+from savepoints._model.levels import printable
+
+Row = Sequence[Any]
+Columns = tuple[Column[Any], ...]
+Convert = Mapping[str, Callable[[Any], Any]]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that are ready to be sent, all with the same columns.
+
+    Attributes:
+        columns: What each row holds, in order.
+        rows: The rows.
+        places: Where each of them stands in its piece, in ascending order.
+        numbers: The number of each row in the input.
+        filled: So many of the last columns hold what Python gives by default: an update leaves them as they were.
+    """
+
+    columns: Columns
+    rows: list[Row]
+    places: Sequence[int]
+    numbers: Sequence[int]
+    filled: int = 0
+
+    @property
+    def given(self) -> Columns:
+        """The columns that the input has values for."""
+        return self.columns[: len(self.columns) - self.filled]
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of its rows, in order."""
+        return Batch(
+            self.columns, self.rows[start:stop], self.places[start:stop], self.numbers[start:stop], self.filled
+        )
+
+    def only(self, kept: Sequence[int]) -> Batch:
+        """Those at some indexes, in order."""
+        rows = [self.rows[at] for at in kept]
+        return Batch(
+            self.columns, rows, [self.places[at] for at in kept], [self.numbers[at] for at in kept], self.filled
+        )
+
+
+@dataclass(slots=True)
+class Piece:
+    """What was taken from the source at once.
+
+    Attributes:
+        taken: The rows as they were given.
+        batches: Those that can be sent.
+        refused: Those that cannot, by their place, with the reasons.
+    """
+
+    taken: Taken
+    batches: list[Batch] = field(default_factory=list)
+    refused: dict[int, list[Reason]] = field(default_factory=dict)
+
+    def refuse(self, place: int, why: Reason) -> None:
+        """One more reason against the row at a place."""
+        self.refused.setdefault(place, []).append(why)
+
+
+class Intake:
+    """Takes rows from a source, piece by piece.
+
+    Args:
+        source: Where they come from.
+        target: The table they are for.
+        wanted: Which fields become which columns.
+        dialect: The database's dialect, for its bind processors.
+        null: Texts that stand for NULL.
+        convert: Functions of the caller's for values, by column.
+        served: The database reads text for any type.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        wanted: Wanted,
+        dialect: Dialect,
+        *,
+        null: tuple[str, ...],
+        convert: Convert,
+        served: bool,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._wanted = wanted
+        self._dialect = dialect
+        self._null = null
+        self._convert = {self._column(name): function for name, function in convert.items()}
+        self._served = served
+        self._conversions: dict[Column[Any], Conversion] = {}
+        self._header = None if source.names is None else wanted.of_header(source.names)
+        self._defaulted = [column for column in target.table.columns if column.default is not None]
+        self._first = True
+
+    def _column(self, name: str) -> Column[Any]:
+        column = self._target.column(name)
+        if column is None:
+            raise errors.BadInput(f"`convert=` names {name!r}, and the table has no such column")
+        return column
+
+    def piece(self, count: int) -> Piece | None:
+        """The next rows, at most so many; None at the end."""
+        taken = self._source.take(count)
+        if not taken.rows:
+            return None
+        piece = Piece(taken)
+        for columns, rows, places in self._shaped(piece):
+            self._prepare(piece, columns, rows, places)
+        self._first = False
+        return piece
+
+    # -- shape
+
+    def _shaped(self, piece: Piece) -> Iterator[tuple[Columns, list[Row], Sequence[int]]]:
+        """Runs of rows with the same columns."""
+        rows = piece.taken.rows
+        if self._header is not None:
+            names = self._source.names or ()
+            yield self._positional(piece, self._header, range(len(rows)), what=f"{len(names)} columns")
+            return
+        for named, places in _runs(rows):
+            if named:
+                yield from self._named(piece, places)
+            else:
+                width = next((len(rows[at]) for at in places if _is_row(rows[at])), 0)
+                columns = self._wanted.of_tuples(width)
+                yield self._positional(piece, columns, places, what=f"{len(columns)} columns")
+
+    def _positional(
+        self, piece: Piece, columns: Sequence[Column[Any] | None], places: Sequence[int], what: str
+    ) -> tuple[Columns, list[Row], Sequence[int]]:
+        """Rows without names of their own, which must be as wide as the header."""
+        rows, width = piece.taken.rows, len(columns)
+        some = rows if len(places) == len(rows) else [rows[at] for at in places]
+        if not (set(map(type, some)) <= {list, tuple} and set(map(len, some)) <= {width}):
+            fit = [_is_row(row) and len(row) == width for row in some]
+            for at in (at for at, fits in zip(places, fit, strict=True) if not fits):
+                piece.refuse(at, _misshapen(rows[at], what))
+            places = list(compress(places, fit))
+            some = list(compress(some, fit))
+        if any(column is None for column in columns):
+            kept = [at for at, column in enumerate(columns) if column is not None]
+            some = [[row[at] for at in kept] for row in some]
+        return tuple(column for column in columns if column is not None), some, places
+
+    def _named(self, piece: Piece, places: Sequence[int]) -> Iterator[tuple[Columns, list[Row], Sequence[int]]]:
+        """Rows that bring their own names."""
+        rows = piece.taken.rows
+        names = list(rows[places[0]])
+        if self._first:
+            self._first = False
+            for name in names:
+                self._wanted.of(name)  # an unknown one is an error of the input, not of the row
+        found = self._alike(names, [rows[at] for at in places])
+        if found is not None:
+            yield *found, places
+            return
+        shaped = [(at, self._mapped(piece, at)) for at in places]
+        kept = [(at, cells) for at, cells in shaped if cells is not None]
+        for _, run in groupby(kept, key=_left_open):
+            some = list(run)
+            columns = tuple(dict.fromkeys(column for _, cells in some for column in cells))
+            yield columns, [[cells.get(column) for column in columns] for _, cells in some], [at for at, _ in some]
+
+    def _alike(self, names: list[str], rows: list[Mapping[str, Any]]) -> tuple[Columns, list[Row]] | None:
+        """The usual case: all rows have the same names."""
+        if set(map(len, rows)) != {len(names)} or not names:
+            return None
+        try:
+            columns = [self._wanted.of(name) for name in names]
+            kept = [name for name, column in zip(names, columns, strict=True) if column is not None]
+            values = list(map(itemgetter(*names), rows)) if len(names) > 1 else [(row[names[0]],) for row in rows]
+        except (errors.BadInput, KeyError):
+            return None
+        found = tuple(column for column in columns if column is not None)
+        if len(kept) < len(names):
+            places = [at for at, column in enumerate(columns) if column is not None]
+            return found, [[row[at] for at in places] for row in values]
+        return found, values
+
+    def _mapped(self, piece: Piece, place: int) -> dict[Column[Any], Any] | None:
+        """The cells of one row by column; a column that is left out is NULL where nobody else fills it."""
+        cells: dict[Column[Any], Any] = {}
+        for name, value in piece.taken.rows[place].items():
+            try:
+                column = self._wanted.of(name)
+            except errors.BadInput as error:
+                piece.refuse(place, reason(Fault.STRUCTURE, message=error.message.partition(";")[0]))
+                return None
+            if column is not None:
+                cells[column] = value
+        return cells
+
+    # -- values
+
+    def _prepare(self, piece: Piece, columns: Columns, rows: list[Row], places: Sequence[int]) -> None:
+        """Convert a run of rows, and fill in what Python gives by default."""
+        if not rows:
+            return
+        before = [list(map(itemgetter(at), rows)) for at in range(len(columns))]
+        after: list[Sequence[Any]] = []
+        bad: set[int] = set()
+        for column, cells in zip(columns, before, strict=True):
+            done, refused = self._converted(column, cells)
+            after.append(done)
+            for at, why in refused.items():
+                bad.add(at)
+                piece.refuse(places[at], why)
+        for column, cells in self._defaults(columns, rows):
+            columns += (column,)
+            after.append(self._conversion(column)(cells)[0])
+        if len(after) > len(before) or any(one is not other for one, other in zip(after, before, strict=True)):
+            rows = list(zip(*after, strict=True))
+        if bad:
+            self._add_nulls(piece, columns, after, bad, places)
+            good = [at not in bad for at in range(len(rows))]
+            rows, places = list(compress(rows, good)), list(compress(places, good))
+        numbers = piece.taken.numbers
+        if len(places) != len(numbers):
+            numbers = [numbers[at] for at in places]
+        piece.batches.append(Batch(columns, rows, places, numbers, len(columns) - len(before)))
+
+    def _converted(self, column: Column[Any], cells: Sequence[Any]) -> tuple[Sequence[Any], dict[int, Reason]]:
+        for text in self._null:
+            if text in cells:
+                cells = [None if type(cell) is str and cell == text else cell for cell in cells]
+        function = self._convert.get(column)
+        if function is None:
+            return self._conversion(column)(cells)
+        found, refused = _by_caller(column, function, cells)
+        done, more = self._conversion(column)(found)
+        return done, more | refused
+
+    def _conversion(self, column: Column[Any]) -> Conversion:
+        found = self._conversions.get(column)
+        if found is None:
+            found = Conversion(column, self._dialect, from_text=self._source.text, served=self._served)
+            self._conversions[column] = found
+        return found
+
+    def _defaults(self, columns: Columns, rows: list[Row]) -> Iterator[tuple[Column[Any], list[Any]]]:
+        """Defaults of SQLAlchemy's that Python computes; those that are SQL stand in the INSERT."""
+        given = {column.name for column in columns}
+        for column in self._defaulted:
+            default: Any = column.default
+            if column.name in given:
+                continue
+            if default.is_scalar:
+                yield column, [default.arg] * len(rows)
+            elif default.is_callable:
+                names = [one.name for one in columns]
+                yield column, [default.arg(_Context(dict(zip(names, row, strict=True)))) for row in rows]
+
+    def _add_nulls(
+        self, piece: Piece, columns: Columns, cells: list[Sequence[Any]], bad: set[int], places: Sequence[int]
+    ) -> None:
+        """Of a row that is refused anyway: what else the client can tell."""
+        for column, values in zip(columns, cells, strict=True):
+            if column.nullable:
+                continue
+            for at in bad:
+                if values[at] is None and all(why.column != column.name for why in piece.refused[places[at]]):
+                    piece.refuse(places[at], reason(Fault.NOT_NULL, column.name))
+
+
+class _Context:
+    """What a default of SQLAlchemy's may ask for."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.current_parameters = values
+
+    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:
+        return self.current_parameters
+
+
+def _runs(rows: list[Any]) -> Iterator[tuple[bool, Sequence[int]]]:
+    """Runs of rows that bring their own names, or none."""
+    named = {kind for kind in set(map(type, rows)) if issubclass(kind, Mapping)}
+    if not named or len(named) == len(set(map(type, rows))):
+        yield bool(named), range(len(rows))
+        return
+    for kind, run in groupby(range(len(rows)), key=lambda at: type(rows[at]) in named):
+        yield kind, list(run)
+
+
+def _left_open(one: tuple[int, dict[Column[Any], Any]]) -> frozenset[str]:
+    """Which columns with defaults a row has values for: the others must be left out, not be NULL."""
+    return frozenset(column.name for column in one[1] if filled(column))
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, Sequence) and not isinstance(row, (str, bytes, Broken))
+
+
+def _misshapen(row: Any, what: str) -> Reason:
+    if isinstance(row, Broken):
+        return reason(row.fault, message=row.message)
+    if not _is_row(row):
+        return reason(Fault.STRUCTURE, message=f"{printable(type(row).__name__)} is no row: {what} are expected")
+    return reason(Fault.STRUCTURE, message=f"the row has {len(row)} columns where {what} are expected")
+
+
+def _by_caller(
+    column: Column[Any], function: Callable[[Any], Any], cells: Sequence[Any]
+) -> tuple[list[Any], dict[int, Reason]]:
+    """The caller's own function for a column; an error of it is the row's."""
+    found: list[Any] = []
+    refused: dict[int, Reason] = {}
+    for at, cell in enumerate(cells):
+        try:
+            found.append(function(cell))
+        except Exception as error:
+            found.append(None)
+            told = f"`convert` of {column.name} raised {type(error).__name__}"
+            refused[at] = reason(Fault.TYPE, column.name, message=told, detail=str(error))
+    return found, refused
