@@ -112,6 +112,7 @@ def with_known(test: Any) -> Any:
 
 
 @pytest.mark.needs("core")
+@pytest.mark.lacks("implicit_commit")
 @ONE_BY_ONE
 @with_known
 @given(case=cases())
@@ -123,6 +124,7 @@ async def test_a_load_equals_loading_row_by_row(world: World, taken: list[int], 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.needs("core")
+@pytest.mark.lacks("implicit_commit")
 @MANY
 @with_known
 @given(case=cases())
