@@ -346,6 +346,7 @@ class Node:
             self.process = subprocess.Popen(
                 command, cwd=self.server.folder, stdout=log, stderr=log, start_new_session=True, **RUN_AS
             )
+        (self.folder / "started.pid").write_text(f"{self.process.pid}\n")  # for the guard; its own file comes later
         deadline = time.monotonic() + 60
         while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -358,7 +359,8 @@ class Node:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-            (self.folder / "mariadbd.pid").unlink(missing_ok=True)  # the number may be somebody else's soon
+            for file in self.folder.glob("*.pid"):  # the number may be somebody else's soon
+                file.unlink(missing_ok=True)
 
     def url(self, driver: str = "mariadb+pymysql", port: int | None = None) -> str:
         return f"{driver}://root:{self.server.password}@127.0.0.1:{port or self.port}/test?charset=utf8mb4"
