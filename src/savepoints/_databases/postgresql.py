@@ -63,7 +63,7 @@ _NUMBER = "CAST(CAST(:number AS text) AS xid8)"
 
 # "Transaction ID and Snapshot Information Functions" of the manual; by whether it is the same life, and the status.
 # NULL: too old, the server has forgotten it. "ahead": not completed, and to ask for it may be an error.
-_OUTCOMES = {
+_OUTCOMES: dict[tuple[bool, str | None], Outcome] = {
     (True, "committed"): Outcome.COMMITTED,
     (True, "aborted"): Outcome.ROLLED_BACK,
     (True, "in progress"): Outcome.IN_PROGRESS,
