@@ -33,12 +33,13 @@ def checked_track(track: Any) -> Track:
 class Tracker:
     """What one transaction has to know of itself, in case that the answer to its COMMIT is lost."""
 
-    __slots__ = ("_connection", "_number", "_row", "_track")
+    __slots__ = ("_connection", "_life", "_number", "_row", "_track")
 
     def __init__(self, track: Track) -> None:
         self._track = track
         self._row: Capabilities | None = None
         self._number: str | None = None
+        self._life: str | None = None
         self._connection: Connection | None = None
 
     def check(self, row: Capabilities) -> None:
@@ -68,7 +69,7 @@ class Tracker:
         self._connection = connection
         if self._track is True and row.commit_number is not None:
             self._row = row
-            self._number = connection.exec_driver_sql(row.commit_number).scalar()
+            self._number, self._life = connection.exec_driver_sql(row.commit_number).one()
 
     def forget_connection(self) -> None:
         """Before the tracker goes out with an error."""
@@ -83,5 +84,5 @@ class Tracker:
             return Outcome.UNKNOWN
         if self._number is None:
             return Outcome.ROLLED_BACK  # it wrote nothing: there is nothing that could be stored
-        told = connection.scalar(text(self._row.commit_status), {"number": self._number})
-        return self._row.commit_answers.get(told, Outcome.UNKNOWN)
+        told, life = connection.execute(text(self._row.commit_status), {"number": self._number}).one()
+        return self._row.commit_answers.get((life == self._life, told), Outcome.UNKNOWN)

@@ -181,9 +181,11 @@ class Capabilities:
             driver's cursor (as SQLAlchemy adapts it).
         named: Constraint and column that an error names, as far as the driver tells them.
         two_phase: None where a transaction can be prepared, else why not.
-        commit_number: SQL that gives the number of the transaction, if it wrote, as text; None where that is no help.
-        commit_status: SQL that tells what became of the transaction ``:number``, on any connection.
-        commit_answers: What its answers mean.
+        commit_number: SQL that gives the number of the transaction, if it wrote, and the life of the server in which
+            that number holds, as texts; None where that is no help.
+        commit_status: SQL that tells what became of the transaction ``:number``, and the life of the server that says
+            so, on any connection.
+        commit_answers: What its answers mean, by whether it is the same life, and the answer.
         fault: What is wrong with the row that an INSERT of one row was refused for, or None where it is not the row's
             fault (deadlock, full disk, missing right) and would meet any other row as well.
         read_only: Execution options that make a transaction read-only, or None.
@@ -235,7 +237,7 @@ class Capabilities:
     two_phase: str | None = "it is not known how to prepare a transaction"
     commit_number: str | None = None
     commit_status: str | None = None
-    commit_answers: Mapping[Any, Outcome] = field(default_factory=dict)
+    commit_answers: Mapping[tuple[bool, str | None], Outcome] = field(default_factory=dict)
     read_only: Mapping[str, Any] | None = None
     read_only_on: str | None = None
     read_only_off: str | None = None

@@ -55,11 +55,24 @@ ERRORS: Rules = {
     "57P05": Rule(Kind.DISCONNECT, _AGAIN),
 }
 
-# "Transaction ID and Snapshot Information Functions" of the manual; NULL: too old, the server has forgotten it
-_OUTCOMES = {
-    "committed": Outcome.COMMITTED,
-    "aborted": Outcome.ROLLED_BACK,
-    "in progress": Outcome.IN_PROGRESS,
+# Note [Numbers after a crash]
+# A server that crashes forgets the number of a transaction of which it had flushed nothing, and gives it again: then
+# `pg_xact_status` tells of somebody else's transaction. So the server's life is noted with the number: when it started,
+# and when its statistics began, which a recovery resets even where the postmaster lives on. In another life "committed"
+# may be another's, and is no answer; all else means that ours was never stored, for what was flushed keeps its number.
+_LIFE = "CAST(ROW(pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time()) AS text)"
+_NUMBER = "CAST(CAST(:number AS text) AS xid8)"
+
+# "Transaction ID and Snapshot Information Functions" of the manual; by whether it is the same life, and the status.
+# NULL: too old, the server has forgotten it. "ahead": not completed, and to ask for it may be an error.
+_OUTCOMES: dict[tuple[bool, str | None], Outcome] = {
+    (True, "committed"): Outcome.COMMITTED,
+    (True, "aborted"): Outcome.ROLLED_BACK,
+    (True, "in progress"): Outcome.IN_PROGRESS,
+    (True, "ahead"): Outcome.IN_PROGRESS,
+    (False, "aborted"): Outcome.ROLLED_BACK,
+    (False, "in progress"): Outcome.ROLLED_BACK,
+    (False, "ahead"): Outcome.ROLLED_BACK,
 }
 
 _FAULTS = {
@@ -215,8 +228,9 @@ def _row(
         standing=standing,
         rollback_left_out=rollback_left_out,
         two_phase=None,
-        commit_number="SELECT CAST(pg_current_xact_id_if_assigned() AS text)",
-        commit_status="SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))",
+        commit_number=f"SELECT CAST(pg_current_xact_id_if_assigned() AS text), {_LIFE}",
+        commit_status=f"SELECT CASE WHEN {_NUMBER} >= pg_snapshot_xmax(pg_current_snapshot()) THEN 'ahead'"
+        f" ELSE pg_xact_status({_NUMBER}) END, {_LIFE}",
         commit_answers=_OUTCOMES,
         driver_autocommit=driver_autocommit,
         read_only={"postgresql_readonly": True},

@@ -51,7 +51,7 @@ class Hook:
     def __init__(
         self, occasion: Occasion, function: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        self.function = function
+        self.function: Callable[..., object] = function
         self.registered_at: Place = caller()
         self.serial: int = next(_serial)
         #: It is an async function: a sync face cannot run it.

@@ -28,7 +28,7 @@ class Fault:
     """
 
     def __init__(self, at: int, times: int) -> None:
-        self.fired = 0
+        self.fired: int = 0
         self._at = at
         self._times = times
         self._count = 0
