@@ -13,7 +13,9 @@ from contextvars import ContextVar
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, cast
 
-_PACKAGES = ("savepoints", "sqlalchemy", "contextlib", "asyncio", "greenlet", "anyio", "concurrent", "threading")
+_PACKAGES = (
+    *("savepoints", "sqlalchemy", "tenacity", "contextlib", "asyncio", "greenlet", "anyio", "concurrent", "threading"),
+)
 _INSIDE = tuple(f"{package}." for package in _PACKAGES)
 
 # both faces: the outermost one is what the user called

@@ -19,20 +19,34 @@ from savepoints import (
     HookErrors,
     NestedRetry,
     Retry,
+    TransactionLost,
     WrongArgument,
 )
 from savepoints.testing import inject, instant_retries, lose_commit
 from tests.behaviours.steps import Oops, fails, refused
 from tests.behaviours.tools import notes, row
 from tests.faults.provoked import busy_snapshot
-from tests.faults.rivals import OURS, THEIRS, A, B, Rival, two_rows
+from tests.faults.rivals import OURS, THEIRS, A, B, Rival, two_rows, waits_in_vain
 from tests.faults.suspensions import clear_frames
 from tests.harness.face import bare
 from tests.harness.world import World
 
 
 def transient(world: World) -> str:
-    return "serialization failure" if "many_writers" in world.site.has else "busy snapshot"
+    """What a conflict between two writers is here."""
+    if "one_writer" in world.site.has:
+        return "busy snapshot"
+    return "serialization failure" if "serialization_failures" in world.site.has else "deadlock"
+
+
+def passing(world: World) -> type[Exception]:
+    """What leaves a block after such a conflict: its own error, or the loss of the whole that came with it."""
+    return TransactionLost if "deadlock_ends_all" in world.site.has else DBAPIError
+
+
+def first(world: World, error: BaseException) -> BaseException | None:
+    """The database's own error, in what has left the block."""
+    return error.__cause__ if "deadlock_ends_all" in world.site.has else error
 
 
 def attempts(world: World, retry: Retry) -> Any:
@@ -221,7 +235,8 @@ async def test_h120_a_real_deadlock(world: World) -> None:
 
 @pytest.mark.needs("isolation_levels")
 async def test_h120_contended_increments_are_exact(world: World) -> None:
-    """Each reads and writes back at REPEATABLE READ; whoever comes too late starts over."""
+    """Each reads and writes back, at a level where whoever comes too late is refused; it starts over."""
+    level = "REPEATABLE READ" if "serialization_failures" in world.site.has else "SERIALIZABLE"
     with world.aside.begin() as aside:
         aside.execute(text("INSERT INTO item VALUES (1, '0')"))
 
@@ -230,14 +245,14 @@ async def test_h120_contended_increments_are_exact(world: World) -> None:
         await asyncio.sleep(0) if world.site.face == "async" else None
         await session.execute(text("UPDATE item SET name = :name WHERE id = 1"), {"name": str(value + 1)})
 
-    decorated = world.decorated(increment, isolation_level="REPEATABLE READ", retry=Retry(attempts=200))
+    decorated = world.decorated(increment, isolation_level=level, retry=Retry(attempts=200))
     if world.site.face == "async":
         await asyncio.gather(*(decorated() for _ in range(10)))
     else:
         from concurrent.futures import ThreadPoolExecutor
 
         def one() -> None:
-            savepoints.transaction(bare(world.source), isolation_level="REPEATABLE READ", retry=Retry(attempts=200))(
+            savepoints.transaction(bare(world.source), isolation_level=level, retry=Retry(attempts=200))(
                 increment_sync
             )()
 
@@ -264,10 +279,10 @@ async def test_h121_the_last_error_passes_as_the_same_object(world: World) -> No
             raise
 
     kind = transient(world)
-    with inject(world.engine, kind, statement=1, times=9) as fault, fails(DBAPIError) as caught:
+    with inject(world.engine, kind, statement=1, times=9) as fault, fails(passing(world)) as caught:
         await world.decorated(work, retry=Retry(attempts=3))()
     assert fault.fired == 3
-    assert caught.value is errors[-1]
+    assert first(world, caught.value) is errors[-1]
     told = notes(caught.value)
     assert told.count("failed with") == 2
     assert "try 1 of 3" in told
@@ -279,7 +294,7 @@ async def test_h121_the_last_error_passes_as_the_same_object(world: World) -> No
 
 async def test_h121_in_a_loop(world: World) -> None:
     errors: list[BaseException] = []
-    with inject(world.engine, transient(world), statement=1, times=9), fails(DBAPIError) as caught:
+    with inject(world.engine, transient(world), statement=1, times=9), fails(passing(world)) as caught:
         async for attempt in world.attempts(world.source, Retry(attempts=2)):
             async with attempt as t:
                 try:
@@ -287,7 +302,7 @@ async def test_h121_in_a_loop(world: World) -> None:
                 except DBAPIError as error:
                     errors.append(error)
                     raise
-    assert caught.value is errors[-1]
+    assert first(world, caught.value) is errors[-1]
     assert "try 1 of 2" in notes(caught.value)
     assert world.rows() == []
 
@@ -299,7 +314,7 @@ async def test_h121_a_limit_by_time(world: World) -> None:
         count.append(1)
         await world.insert(session, 1)
 
-    with inject(world.engine, transient(world), statement=1, times=9), fails(DBAPIError):
+    with inject(world.engine, transient(world), statement=1, times=9), fails(passing(world)):
         await world.decorated(work, retry=Retry(attempts=None, timeout=10, wait=4))()
     assert len(count) == 3  # the third wait would reach 10 s, and instant ones count by what they would have been
 
@@ -344,7 +359,7 @@ async def test_h122_told_number_error_and_wait_before_the_wait(world: World) -> 
             async with attempt as t:
                 await world.insert(t, 1)
     assert [(number, seconds) for number, _, seconds in told] == [(1, 2.0), (2, 4.0), (3, 8.0)]
-    assert all(issubclass(kind, DBAPIError) for _, kind, _ in told)
+    assert all(issubclass(kind, passing(world)) for _, kind, _ in told)
 
 
 @pytest.mark.needs("async")
@@ -446,7 +461,7 @@ async def test_h123_unless_two_are_meant(world: World) -> None:
         assert world.rows() == [(2, None)]
 
 
-@pytest.mark.needs("isolation_levels")
+@pytest.mark.needs("serialization_failures")
 async def test_h124_a_serialization_failure_is_not_healed_by_a_savepoint(world: World) -> None:
     two_rows(world)
     refusals: list[DBAPIError] = []
@@ -494,6 +509,71 @@ async def test_h125_a_deadlock_may_be_healed_by_hand_or_retried_as_a_whole(world
     finally:
         rival.close()
     assert world.rows() == [(1, "a+theirs+ours"), (2, "b+theirs"), (3, "before")]
+
+
+@pytest.mark.needs("deadlock_ends_all")
+@pytest.mark.parametrize("way", ["through the blocks", "swallowed"])
+async def test_h126_a_deadlock_in_a_savepoint_loses_all_and_the_whole_is_retried(world: World, way: str) -> None:
+    """The savepoints are gone with the transaction: nothing is sent to them, so that nothing hides the first error."""
+    two_rows(world)
+    rival = Rival(world)
+    refusals: list[DBAPIError] = []
+    told: list[BaseException] = []
+
+    async def work(session: Any) -> None:
+        await world.insert(session, 3, "ours")
+        async with world.savepoint(session, "part") as outer, world.savepoint(session) as inner:
+            await session.execute(A, OURS)
+            if not refusals:
+                rival.wait_for_a()
+                with fails(DBAPIError) as caught:
+                    await session.execute(B, OURS)
+                refusals.append(caught.value)
+                levels = (world.current_transaction(session), outer, inner)
+                assert [str(level.state) for level in levels] == ["lost"] * 3
+                for call in (
+                    inner.rollback,
+                    lambda: world.rollback_to(session, "part"),
+                    lambda: session.execute(A, OURS),
+                ):
+                    with refused(world, TransactionLost, "deadlock 1213"):
+                        await call()
+                if way == "through the blocks":
+                    raise caught.value
+                return
+            await session.execute(B, OURS)
+
+    def before(number: int, error: BaseException, seconds: float) -> None:
+        told.append(error)
+        rival.has_a()
+
+    try:
+        await world.decorated(work, retry=Retry(before_retry=before))()
+    finally:
+        rival.close()
+    [lost] = told
+    assert isinstance(lost, TransactionLost)
+    assert lost.__cause__ is refusals[0]
+    assert world.code(refusals[0]) == "1213"
+    assert "1305" not in f"{lost} {notes(lost)} {refusals[0]} {notes(refusals[0])}"
+    assert world.rows() == [(1, "a+theirs+ours"), (2, "b+theirs+ours"), (3, "ours")]
+    sent = world.transcript.short()
+    assert not [statement for statement in sent if statement.startswith("ROLLBACK TO")]
+
+
+@pytest.mark.needs("deadlock_ends_all")
+async def test_h127_a_lock_waited_for_in_vain_undoes_its_statement_alone(world: World) -> None:
+    two_rows(world)
+    async with world.transaction(world.source) as t:
+        await world.insert(t, 3, "before")
+        async with world.savepoint(t) as sp:
+            await world.insert(t, 4, "inside")
+            error = await waits_in_vain(world, t)
+            found = savepoints.classify(error)
+            assert (found.kind, found.code, found.retry_from) == ("lock timeout", "1205", "the savepoint")
+            assert str(sp.state) == "open"
+            await t.execute(A, OURS)
+    assert world.rows() == [(1, "a+ours"), (2, "b"), (3, "before"), (4, "inside")]
 
 
 # -- a COMMIT whose answer was lost
@@ -607,6 +687,25 @@ async def test_h131_a_generator_function_is_refused(world: World) -> None:
 
 
 @pytest.mark.needs("sync")
+async def test_h131_a_stream_handed_out_of_a_failed_try(world: World) -> None:
+    """Its error is the code's own, so that the connection still takes what ends the try."""
+    with world.aside.begin() as aside:
+        aside.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b'), (3, 'c')"))
+    streams: list[Any] = []
+    query = text("SELECT id FROM item").execution_options(stream_results=True)
+    for attempt in savepoints.attempts(bare(world.source), Retry(on=lambda error: isinstance(error, Oops))):
+        with attempt as t:
+            t.execute(row(10))
+            if not streams:
+                streams.append(t.execute(query))
+                raise Oops
+    with pytest.raises(Exception, match="closed"):
+        streams[0].all()
+    assert (10, None) in world.rows()
+
+
+@pytest.mark.needs("sync")
+@pytest.mark.lacks("one_at_a_time")
 async def test_h131_a_stream_of_a_failed_try_is_dead(world: World) -> None:
     with world.aside.begin() as aside:
         aside.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b'), (3, 'c')"))

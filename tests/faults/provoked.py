@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from sqlalchemy import text
 
 from tests.faults.losses import full, interrupted, killed
-from tests.faults.rivals import OURS, A, B, Rival, two_rows
+from tests.faults.rivals import OURS, THEIRS, A, B, Rival, two_rows, waits_in_vain
 from tests.harness.world import World
 
 Provocation = Callable[[World], Awaitable[Any]]
@@ -91,6 +93,14 @@ async def idle(world: World, setting: str = "idle_in_transaction_session_timeout
         await t.execute(text("SELECT 1"))
 
 
+async def too_long(world: World) -> None:
+    """Since PostgreSQL 17."""
+    if "transaction_timeout" in world.site.has:
+        await idle(world, "transaction_timeout")
+    else:
+        await raised("25P04")(world)
+
+
 async def lost(world: World) -> None:
     async with world.transaction(world.source) as t:
         await world.insert(t, 1)
@@ -129,7 +139,7 @@ FAILED_STATE: dict[str, Provocation] = {
     ),
     "25P02": in_failed_state,
     "25P03": idle,
-    "25P04": partial(idle, setting="transaction_timeout"),
+    "25P04": too_long,
     "3B001": no_savepoint,
     "40001": serialization,
     "40003": raised("40003"),
@@ -215,4 +225,111 @@ ONE_WRITER: dict[str, Provocation] = {
     "SQLITE_ERROR": refused("SELECT no_such_column FROM item"),
 }
 
-PROVOCATIONS = FAILED_STATE | ONE_WRITER
+# -- where a refused statement is undone alone, or the server ends all by itself
+
+
+def signalled(code: int) -> Provocation:
+    """The server itself raises the code: what cannot be had on one machine in a moment."""
+    return refused(f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'provoked'")
+
+
+def ended(code: int) -> Provocation:
+    """The same where the server has rolled everything back before it says so."""
+    signal = f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'provoked'"
+    return refused(f"BEGIN NOT ATOMIC ROLLBACK; {signal}; END")
+
+
+async def changed_since(world: World) -> None:
+    two_rows(world)
+    async with world.transaction(world.source, isolation_level="REPEATABLE READ") as t:
+        await t.execute(text("SET innodb_snapshot_isolation = ON"))
+        await world.seen(t)
+        with world.aside.begin() as other:
+            other.execute(A, THEIRS)
+        await t.execute(A, OURS)
+
+
+async def waited_in_vain(world: World) -> None:
+    two_rows(world)
+    async with world.transaction(world.source) as t, world.savepoint(t):
+        raise await waits_in_vain(world, t)
+
+
+async def denied(world: World) -> None:
+    """A procedure that works with the rights of somebody who has none on the table."""
+    with world.aside.begin() as aside:
+        aside.execute(text("CREATE USER IF NOT EXISTS nobody@localhost"))
+        aside.execute(text("GRANT EXECUTE ON test.* TO nobody@localhost"))
+        aside.execute(text("CREATE DEFINER = nobody@localhost PROCEDURE denied() SELECT * FROM item"))
+    await inside(world, "CALL denied()")
+
+
+async def query_killed(world: World) -> None:
+    """Another connection ends the statement, and leaves the connection alone."""
+    async with world.transaction(world.source) as t:
+        await world.insert(t, 1)
+        number = await t.scalar(world.sql("own id"))
+        with ThreadPoolExecutor(1) as thread:
+            killing = thread.submit(_kill_query, world, number)
+            try:
+                await t.execute(text("SELECT SLEEP(20)"))
+            finally:
+                killing.result(20)
+
+
+def _kill_query(world: World, number: int) -> None:
+    with world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+        asked = text("SELECT count(*) FROM information_schema.processlist WHERE id = :id AND info LIKE '%SLEEP%'")
+        deadline = time.monotonic() + 10
+        while not other.scalar(asked, {"id": number}):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        other.execute(text("KILL QUERY :id"), {"id": number})
+
+
+UNDONE_ALONE: dict[str, Provocation] = {
+    "1020": changed_since,
+    "1021": signalled(1021),
+    "1047": ended(1047),
+    "1048": refused("INSERT INTO faulty VALUES (2, NULL, NULL)"),
+    "1054": refused("SELECT no_such_column FROM item"),
+    "1062": refused("INSERT INTO faulty VALUES (2, 1, NULL)"),
+    "1064": refused("SELEKT"),
+    "1114": refused(
+        "SET SESSION max_heap_table_size = 16384",
+        "CREATE TEMPORARY TABLE small_one (n INTEGER) ENGINE = MEMORY",
+        "INSERT INTO small_one SELECT seq FROM seq_1_to_10000",
+    ),
+    "1142": denied,
+    "1146": refused("SELECT * FROM no_such_table"),
+    "1180": ended(1180),
+    "1205": waited_in_vain,
+    "1213": deadlock,
+    "1216": signalled(1216),
+    "1217": signalled(1217),
+    "1264": refused("INSERT INTO faulty VALUES (2, 99999999999, NULL)"),
+    "1265": refused("CREATE TEMPORARY TABLE sizes (size ENUM('s', 'm'))", "INSERT INTO sizes VALUES ('xl')"),
+    "1292": refused("CREATE TEMPORARY TABLE days (day DATE)", "INSERT INTO days VALUES ('2026-02-30')"),
+    "1317": query_killed,
+    "1364": refused("INSERT INTO faulty (id) VALUES (2)"),
+    "1366": refused("INSERT INTO faulty VALUES (2, 'two', NULL)"),
+    "1406": refused("INSERT INTO item VALUES (2, REPEAT('x', 300))"),
+    "1451": refused(
+        "INSERT INTO parents VALUES (1)", "INSERT INTO faulty VALUES (2, 2, 1)", "DELETE FROM parents WHERE id = 1"
+    ),
+    "1452": refused("INSERT INTO faulty VALUES (2, 2, 99)"),
+    "1586": signalled(1586),
+    "1614": ended(1614),
+    "1927": refused("KILL CONNECTION_ID()"),
+    "1969": refused("SET STATEMENT max_statement_time = 0.05 FOR SELECT SLEEP(5)"),
+    "2006": ended(2006),
+    "2013": lost,
+    "2055": ended(2055),
+    "3024": signalled(3024),
+    "3572": signalled(3572),
+    "3819": signalled(3819),
+    "4025": refused("INSERT INTO faulty VALUES (2, 100, NULL)"),
+    "4031": ended(4031),
+}
+
+PROVOCATIONS = FAILED_STATE | ONE_WRITER | UNDONE_ALONE

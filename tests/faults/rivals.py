@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from tests.harness.world import World
+from tests.harness.world import Target, World
 
 A = text("UPDATE item SET name = name || :by WHERE id = 1")
 B = text("UPDATE item SET name = name || :by WHERE id = 2")
@@ -16,6 +18,18 @@ OURS, THEIRS = {"by": "+ours"}, {"by": "+theirs"}
 def two_rows(world: World) -> None:
     with world.aside.begin() as aside:
         aside.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b')"))
+
+
+async def waits_in_vain(world: World, t: Target) -> DBAPIError:
+    """Another transaction holds row A for longer than we wait."""
+    await t.execute(text("SET innodb_lock_wait_timeout = 0"))
+    with world.aside.begin() as other:
+        other.execute(A, THEIRS)
+        with pytest.raises(DBAPIError) as caught:
+            await t.execute(A, OURS)
+        other.rollback()
+    assert world.code(caught.value) == "1205"
+    return caught.value
 
 
 class Rival:

@@ -23,11 +23,11 @@ from savepoints import (
 from savepoints._databases import ROWS, capabilities
 from tests.behaviours.steps import fails
 from tests.faults.losses import killed, or_rollback
-from tests.faults.provoked import FAILED_STATE, ONE_WRITER, PROVOCATIONS, prepare
+from tests.faults.provoked import FAILED_STATE, ONE_WRITER, PROVOCATIONS, UNDONE_ALONE, prepare
 from tests.harness.world import World
 from tests.proxy import Proxy
 
-CODES = sorted({code for row in ROWS.values() for code in row.errors})
+CODES = sorted({code for row in ROWS.values() if row.proven for code in row.errors})
 
 # Named by the driver, in messages or fields of their own.
 NAMED = {
@@ -58,7 +58,18 @@ async def test_line_where_there_is_one_writer(world: World, code: str) -> None:
     await check(world, code)
 
 
-async def check(world: World, code: str) -> None:
+@pytest.mark.needs("core", "deadlock_ends_all")
+@pytest.mark.parametrize("code", UNDONE_ALONE)
+async def test_line_where_an_error_undoes_its_statement_or_all(world: World, code: str) -> None:
+    error = await check(world, code)
+    assert isinstance(error, TransactionLost) is (code in ENDS_ALL)
+
+
+# After these there is no transaction any more; after the others it is as it was before the statement.
+ENDS_ALL = {"1020", "1047", "1180", "1213", "1614", "1927", "2006", "2013", "2055", "4031"}
+
+
+async def check(world: World, code: str) -> BaseException:
     rule = capabilities(world.sync_engine.dialect).errors[code]
     prepare(world)
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is what is asked
@@ -77,6 +88,7 @@ async def check(world: World, code: str) -> None:
     if isinstance(error, DBAPIError):
         assert error.orig is not None
         assert classify(error.orig) == found
+    return error
 
 
 # -- consequences, and what is no error of a database

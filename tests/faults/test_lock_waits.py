@@ -12,36 +12,17 @@ from sqlalchemy.exc import DBAPIError
 from savepoints import TransactionLost
 from tests.behaviours.steps import fails
 from tests.conftest import skip
+from tests.faults.rivals import OURS, THEIRS, A, two_rows, waits_in_vain
 from tests.harness.sites import Site, Style, places
-from tests.harness.world import Target, World
+from tests.harness.world import World
 from tests.servers import MariaDB, ServerMissing
 
-OURS = text("UPDATE item SET name = 'ours' WHERE id = 1")
-THEIRS = text("UPDATE item SET name = 'theirs' WHERE id = 1")
 ASKED = "SELECT @@in_transaction"
-
-
-def one_row(world: World) -> None:
-    with world.aside.begin() as aside:
-        aside.execute(text("INSERT INTO item VALUES (1, 'a')"))
-
-
-async def waits_in_vain(world: World, t: Target) -> DBAPIError:
-    """Another transaction holds the row for longer than we wait."""
-    await t.execute(text("SET innodb_lock_wait_timeout = 0"))
-    with world.aside.begin() as other:
-        other.execute(THEIRS)
-        with fails(DBAPIError) as caught:
-            await t.execute(OURS)
-        other.rollback()
-    assert world.code(caught.value) == "1205"
-    error: DBAPIError = caught.value
-    return error
 
 
 @pytest.mark.needs("deadlock_ends_all")
 async def test_f8_the_savepoint_stays_and_the_statement_can_be_sent_again(world: World) -> None:
-    one_row(world)
+    two_rows(world)
     async with world.transaction(world.source) as t:
         transaction = world.current_transaction(t)
         await world.insert(t, 3, "before")
@@ -50,15 +31,15 @@ async def test_f8_the_savepoint_stays_and_the_statement_can_be_sent_again(world:
         await waits_in_vain(world, t)
         assert world.transcript.sent()[-1] == ASKED  # once, after the error that can mean either
         assert [str(transaction.state), str(sp.state)] == ["open", "open"]
-        await t.execute(OURS)
+        await t.execute(A, OURS)
         await sp.release()
     assert world.transcript.sent().count(ASKED) == 1
-    assert world.rows() == [(1, "ours"), (3, "before"), (4, "inside")]
+    assert world.rows() == [(1, "a+ours"), (2, "b"), (3, "before"), (4, "inside")]
 
 
 @pytest.mark.needs("deadlock_ends_all")
 async def test_f8_a_block_is_undone_and_the_rest_is_kept(world: World) -> None:
-    one_row(world)
+    two_rows(world)
     async with world.transaction(world.source) as t:
         await world.insert(t, 3, "before")
         async with world.savepoint(t, suppress=DBAPIError) as sp:
@@ -66,13 +47,13 @@ async def test_f8_a_block_is_undone_and_the_rest_is_kept(world: World) -> None:
             raise await waits_in_vain(world, t)
         assert sp.error is not None
         await world.insert(t, 5, "after")
-    assert world.rows() == [(1, "a"), (3, "before"), (5, "after")]
+    assert world.rows() == [(1, "a"), (2, "b"), (3, "before"), (5, "after")]
 
 
 @pytest.mark.needs("deadlock_ends_all")
 async def test_a_changed_record_ends_the_transaction_where_the_snapshot_is_strict(world: World) -> None:
     """1020 with innodb_snapshot_isolation: the server has rolled back all, and says so when it is asked."""
-    one_row(world)
+    two_rows(world)
     with fails(TransactionLost, "serialization failure 1020") as lost:
         async with world.transaction(world.source, isolation_level="REPEATABLE READ") as t:
             await t.execute(text("SET innodb_snapshot_isolation = ON"))
@@ -80,14 +61,14 @@ async def test_a_changed_record_ends_the_transaction_where_the_snapshot_is_stric
             sp = await world.savepoint(t, "part")
             await world.seen(t)
             with world.aside.begin() as other:
-                other.execute(THEIRS)
+                other.execute(A, THEIRS)
             with fails(DBAPIError) as first:
-                await t.execute(OURS)
+                await t.execute(A, OURS)
             assert str(sp.state) == "lost"
             with fails(TransactionLost):
                 await world.insert(t, 4, "alone")
     assert lost.value.__cause__ is first.value
-    assert world.rows() == [(1, "theirs")]
+    assert world.rows() == [(1, "a+theirs"), (2, "b")]
 
 
 # A server on which the same error means the other thing
@@ -122,7 +103,7 @@ async def strict(request: pytest.FixtureRequest, strict_server: MariaDB) -> Asyn
 
 @pytest.mark.slow
 async def test_f8_a_lock_waited_for_in_vain_loses_all_where_the_server_is_set_so(strict: World) -> None:
-    one_row(strict)
+    two_rows(strict)
     with fails(TransactionLost, "lock timeout 1205") as lost:
         async with strict.transaction(strict.source) as t:
             await strict.insert(t, 3, "before")
@@ -132,4 +113,4 @@ async def test_f8_a_lock_waited_for_in_vain_loses_all_where_the_server_is_set_so
             with fails(TransactionLost):
                 await strict.insert(t, 4, "alone")
     assert lost.value.__cause__ is first
-    assert strict.rows() == [(1, "a")]
+    assert strict.rows() == [(1, "a"), (2, "b")]

@@ -41,6 +41,7 @@ CAPABILITIES = {
     "read_only_begin": "START TRANSACTION READ ONLY",
     "read_only_setting": "a setting makes a connection refuse writes",
     "begins_with_tables": "the server says that it is in a transaction when a table was used in it, not before",
+    "transaction_timeout": "a setting ends a transaction that takes too long",
     "settings_undone": "SET in a savepoint is undone with it",
     "untyped": "ordinary tables take a value of any type and length into any column",
     "keys_reused": "generated keys are given again after a rollback",
@@ -50,6 +51,7 @@ CAPABILITIES = {
     "two_phase": "PREPARE TRANSACTION",
     "pipeline": "the driver has a pipeline mode",
     "cursors": "a result can be streamed while other statements are sent",
+    "one_at_a_time": "while a result is streamed, the connection takes no statement of the code",
     "subtransactions": "pg_stat_get_backend_subxact tells how many savepoints have written",
     "driver_begins": "the driver itself sends BEGIN, and only before INSERT, UPDATE or DELETE",
     "no_begin": "plain SQLAlchemy autocommits here: neither it nor the driver sends BEGIN",
@@ -67,7 +69,7 @@ POSTGRESQL = {
 }  # fmt: skip
 MARIADB = {
     "implicit_commit", "many_writers", "isolation_levels", "kill", "network", "deadlock_ends_all",
-    "begins_with_tables", "read_only_begin",
+    "begins_with_tables", "read_only_begin", "one_at_a_time",
 }  # fmt: skip
 
 
@@ -271,7 +273,7 @@ SITES = [
         driver="postgresql+psycopg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL | {"pipeline", "subtransactions"},
+        has=POSTGRESQL | {"pipeline", "subtransactions", "transaction_timeout"},
         in_transaction=psycopg_in_transaction,
         reset=POSTGRESQL_RESET,
         sql=POSTGRESQL_SQL,
@@ -282,7 +284,7 @@ SITES = [
         driver="postgresql+psycopg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL | {"pipeline", "subtransactions"},
+        has=POSTGRESQL | {"pipeline", "subtransactions", "transaction_timeout"},
         in_transaction=psycopg_in_transaction,
         reset=POSTGRESQL_RESET,
         sql=POSTGRESQL_SQL,
@@ -293,7 +295,7 @@ SITES = [
         driver="postgresql+asyncpg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL | {"subtransactions"},
+        has=POSTGRESQL | {"subtransactions", "transaction_timeout"},
         in_transaction=asyncpg_in_transaction,
         reset=POSTGRESQL_RESET,
         sql=POSTGRESQL_SQL,

@@ -62,6 +62,9 @@ _LOST = {1213, 1614, 1047, 1180, 3101, *(int(code) for code, rule in ERRORS.item
 #: A setting of the server decides: innodb_rollback_on_timeout, innodb_snapshot_isolation; 1206 is a full lock table.
 _DEPENDS = {1205, 1206, 1020}
 
+#: What ends the transaction where it is provoked: 1020 as with innodb_snapshot_isolation, without which it is rare.
+_SIGNALS_LOSS = {*_LOST, 1020}
+
 #: COMMIT was under way when the node lost the cluster: the others may have it.
 _UNANSWERED = {1180}
 
@@ -97,8 +100,14 @@ def aftermath(driver_connection: Any, error: BaseException) -> Aftermath | None:
 
 
 def provoke(cursor: Any, code: str) -> None:
+    """The server itself raises it; a transaction is open then, for the statement in its place would have begun one."""
+    cursor.execute("IF @@in_transaction = 0 THEN START TRANSACTION; END IF")
+    signal(cursor, code)
+
+
+def signal(cursor: Any, code: str) -> None:
     """The server itself raises it ("SIGNAL" of the manual), after ROLLBACK where the real one ends the transaction."""
-    if int(code) in _LOST:
+    if int(code) in _SIGNALS_LOSS:
         cursor.execute("ROLLBACK")
     cursor.execute(f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'provoked by a test'")
 

@@ -41,6 +41,7 @@ def _mysql(row: Capabilities) -> Capabilities:
         proven=False,
         aftermath=_mysql_aftermath,
         in_transaction="SELECT NOT @@innodb_rollback_on_timeout",
+        provoke=mariadb.signal,
         notes=("from the documentation; a MariaDB server behind this dialect has MariaDB's row",),
     )
 
@@ -54,6 +55,7 @@ def _tidb(row: Capabilities) -> Capabilities:
         kind=_tidb_kind,
         errors={**row.errors, **{str(number): Rule(Kind.SERIALIZATION, RetryFrom.TRANSACTION) for number in _RETRY}},
         in_transaction=None,
+        provoke=None,
         begin_read_only=None,
         notes=("from the documentation; SAVEPOINT needs 6.2 and a pessimistic transaction",),
     )
