@@ -10,8 +10,9 @@ from sqlalchemy import Engine, Table, insert, select
 from sqlalchemy.orm import sessionmaker
 
 import savepoints
+from bench.blocks import WARM_UP
 from bench.measure import Size, Turn, cpu, ratio, taken
-from bench.places import Place
+from bench.places import Place, counting
 from bench.rivals import OurItem, PlainItem, PlainSession, engine_of, ids
 
 SIDES = {"without": PlainItem, "with the line": OurItem}
@@ -107,6 +108,23 @@ def turn(side: str, engine: Engine, opener: Callable[[], Any], what: str) -> Tur
         return used
 
     return one_turn
+
+
+def counts(place: Place, style: str, side: str) -> dict[str, float]:
+    """How much each unit sends inside a transaction that has written."""
+    found: dict[str, float] = {}
+    with counting(place) as counted, engine_of(counted) as engine, line(engine, side):
+        for what, once in units(SIDES[side].__table__).items():
+            if not what.startswith("a transaction"):
+                with _opener(style, engine)() as target:
+                    target.execute(insert(SIDES[side].__table__), {"id": next(ids), "name": "x"})
+                    for _ in range(WARM_UP):
+                        once(target)
+                    before = counted.sent
+                    once(target)
+                    found[what] = counted.sent - before
+                    target.rollback()
+    return found
 
 
 def measured(place: Place, size: Size) -> Iterator[Cost]:

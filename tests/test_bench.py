@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import blocks, blocks_async
+from bench import blocks, blocks_async, installed
 from bench.blocks import CASES, Case, Sent
+from bench.measure import Size
 from bench.places import Embedded, Place, Server
 from bench.rivals import against
 from tests.servers import Postgres
@@ -68,6 +69,23 @@ def test_loading_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "savepoints.load" in page.read_text()
+
+
+def test_plain_code_sends_with_the_line_what_it_sent_without(place: Place) -> None:
+    """But for the RELEASE of a block that is rolled back."""
+    sent = {
+        (style, side): installed.counts(place, style, side) for style in ("Core", "ORM") for side in installed.SIDES
+    }
+    for style in ("Core", "ORM"):
+        without, line = sent[style, "without"], sent[style, "with the line"]
+        assert {what: line[what] - without[what] for what in line if line[what] != without[what]} == {
+            "a block that is rolled back": 1
+        }
+
+
+def test_what_the_line_costs_is_measured() -> None:
+    found = list(installed.measured(Embedded(), Size(1, 1)))
+    assert len(found) == 2 * len(installed.WHAT)
 
 
 def test_the_command_runs(tmp_path: Path) -> None:

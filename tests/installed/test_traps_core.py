@@ -145,6 +145,25 @@ async def test_t03_dropped_without_any_savepoint(world: World, line: Line, loss:
 
 
 @pytest.mark.needs("whole_rollback")
+@pytest.mark.lacks("no_begin")
+async def test_t03_swallowed_inside_the_block(world: World) -> None:
+    """Its end is the first to say so, by the error that was first."""
+    savepoints.install(world.engine)
+    async with world.open() as t:
+        await world.insert(t, 1, "before")
+        with fails(TransactionLost) as lost:
+            async with t.begin_nested():
+                with pytest.raises(IntegrityError) as first:
+                    await or_rollback(world, t)
+        assert lost.value.__cause__ is first.value
+        await t.rollback()
+        async with t.begin_nested():
+            await world.insert(t, 2, "again")
+        await t.commit()
+    assert world.rows() == [(2, "again")]
+
+
+@pytest.mark.needs("whole_rollback")
 async def test_t03_error_of_the_first_statement_loses_nothing(world: World) -> None:
     """No transaction of the driver was open before it, and it is nobody's business to refuse what follows."""
     savepoints.install(world.engine)
