@@ -83,6 +83,7 @@ def test_plain_code_sends_with_the_line_what_it_sent_without(place: Place) -> No
         }
 
 
+@pytest.mark.slow
 def test_what_the_line_costs_is_measured() -> None:
     found = list(installed.measured(Embedded(), Size(1, 1)))
     assert len(found) == 2 * len(installed.WHAT)
