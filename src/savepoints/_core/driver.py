@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import IllegalStateChangeError
 
 from savepoints import _compat
-from savepoints._core import adopt, past, refusals, unsaved
+from savepoints._core import adopt, implicit, past, refusals, unsaved
 from savepoints._core.dialects import Answers
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._databases import Aftermath, Capabilities, capabilities
@@ -63,10 +63,9 @@ def _seen(row: Capabilities, proceed: Callable[..., None]) -> Callable[..., None
     def send(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         if context is not None:
             connection = context.root_connection
-            if KEY in connection.__dict__ and _in_stack(connection, statement, context):
+            if KEY in connection.__dict__ and _in_stack(row, connection, statement, context):
                 proceed(cursor, statement, parameters, context)
                 return
-            # an implicit commit by DDL is to be refused here as well, where a database has it
             context.savepoints_open = standing(connection.connection.driver_connection) is not _LOST
         proceed(cursor, statement, parameters, context)
 
@@ -88,7 +87,7 @@ def was_open(context: Any) -> bool:
     return getattr(context, "savepoints_open", False)
 
 
-def _in_stack(connection: Connection, statement: str, context: Any) -> bool:
+def _in_stack(row: Capabilities, connection: Connection, statement: str, context: Any) -> bool:
     """Whether the transaction has a stack; one of plain code is told of the statement."""
     stack: Stack = connection.__dict__[KEY]
     code = stack.plain
@@ -98,18 +97,27 @@ def _in_stack(connection: Connection, statement: str, context: Any) -> bool:
     if code.begun_by.get(key) is not connection.get_transaction():
         detach(stack)
         return False
-    stack.turn.check_process("send SQL")
-    if stack.transaction.recorded is _DROPPED:
-        raise refusals.refused(stack.transaction, "send SQL")
+    _refuse_unfit(stack)
     if code.is_late and key not in stack.begun:
         _note_begin(stack, connection, key)
     if stack.unsent:
         cover(stack, connection)
+    if row.effect is not None and Repair.DDL in stack.repairs and code.in_savepoint(connection):
+        implicit.look(stack, connection, statement, row.effect)
     if stack.levels:
         note_touched(stack, context)
     if not code.wrote:
         code.wrote = not statement[:40].lstrip().upper().startswith(_READING)
     return True
+
+
+def _refuse_unfit(stack: Stack) -> None:
+    """Refuse a statement in a process that is not the transaction's, and in a transaction that is no more."""
+    stack.turn.check_process("send SQL")
+    if stack.doubt is not None:
+        stack.doubt.settle(stack)
+    if stack.transaction.recorded is _DROPPED:
+        raise refusals.refused(stack.transaction, "send SQL")
 
 
 def _note_begin(stack: Stack, connection: Connection, key: int) -> None:
@@ -163,6 +171,8 @@ def _commit(dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: 
     if stack is None:
         proceed(dbapi_connection)
         return
+    if stack.doubt is not None:
+        stack.doubt.settle(stack)
     transaction = stack.transaction
     if transaction.recorded in (State.FAILED, State.LOST):
         # SQLAlchemy would send no ROLLBACK after an error from here

@@ -147,9 +147,10 @@ def handle_error(context: ExceptionContext) -> None:
     elif _ends_a_transaction(context):
         # a refused ROLLBACK: SQLAlchemy may take it for done, and the pool's next user would commit our rows
         connection.invalidate(error)
-    elif stack.plain is None or Repair.LOST in stack.repairs:
+    else:
         implicit.forget(stack)
-        _record(stack, _aftermath(stack, connection, context), cause, what)
+        if stack.plain is None or Repair.LOST in stack.repairs:
+            _record(stack, _aftermath(stack, connection, context), cause, what)
 
 
 def _record(stack: Stack, aftermath: Aftermath, cause: BaseException, what: str) -> None:

@@ -11,6 +11,7 @@ Only where the database's row knows of such statements (``Capabilities.effect``)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,8 @@ from savepoints._model.states import State
 
 if TYPE_CHECKING:
     from savepoints._core.stack import Stack
+
+EffectOf = Callable[[str], tuple[Effect, str] | None]
 
 _SAVEPOINT = "SAVEPOINT sp_probe"
 _RELEASE = "RELEASE SAVEPOINT sp_probe"
@@ -60,10 +63,19 @@ def watch(stack: Stack, connection: Connection, statement: str) -> None:
     """
     if stack.doubt is not None:
         stack.doubt.settle(stack)
-    row = stack.capabilities
-    if row.effect is None or id(connection) not in stack.begun or stack.transaction.recorded is State.LOST:
+    effect_of = stack.capabilities.effect
+    if effect_of is None or id(connection) not in stack.begun or stack.transaction.recorded is State.LOST:
         return
-    if (found := row.effect(statement)) is None:
+    look(stack, connection, statement, effect_of)
+
+
+def look(stack: Stack, connection: Connection, statement: str, effect_of: EffectOf) -> None:
+    """The same inside a transaction that is known to be open, where nothing else is in doubt.
+
+    Raises:
+        ImplicitCommit: It would commit.
+    """
+    if (found := effect_of(statement)) is None:
         return
     effect, words = found
     if effect is Effect.COMMITS:

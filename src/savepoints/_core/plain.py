@@ -33,6 +33,10 @@ class PlainCode:
         """SAVEPOINT goes out."""
         self._names.setdefault(id(connection), []).append(name)
 
+    def in_savepoint(self, connection: Connection) -> bool:
+        """Whether one is open on the connection."""
+        return bool(self._names.get(id(connection)))
+
     def ended(self, connection: Connection, name: str) -> bool:
         """It is released or rolled back, with those inside it; whether there was none around it."""
         names = self._names.get(id(connection), [])

@@ -108,6 +108,8 @@ def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
         if found is not None and Repair.RELEASE in found.repairs:  # in autocommit mode
             _send(stack, connection, str(wire.release), name)
         return
+    if stack.doubt is not None:
+        stack.doubt.settle(stack)
     if not stack.turn.taken:
         plain.end(stack, connection, Move.OUTER_ROLLBACK, "undone")
     if stack.transaction.recorded is State.LOST or stack.settled:

@@ -14,6 +14,8 @@ class Repair(StrEnum):
         COVER: ``Session.begin_nested()`` also covers what is sent through a connection that was fetched before it.
         RELEASE: A savepoint that was rolled back is released; one whose RELEASE was refused is rolled back.
         OBJECTS: After the rollback of a nested transaction objects are as the database has them.
+        DDL: A statement that would commit by itself is refused while a savepoint is open, which it would end; one that
+            cannot be seen through (CALL) is found out afterwards.
         COMMIT: A transaction whose COMMIT or ROLLBACK was refused is ended before the pool has its connection again.
         LOST: When the database has dropped the transaction the first error stays, and nothing more is sent; a
             transaction that has failed is not reported as committed.
@@ -25,6 +27,7 @@ class Repair(StrEnum):
     COVER = "cover"
     RELEASE = "release"
     OBJECTS = "objects"
+    DDL = "ddl"
     COMMIT = "commit"
     LOST = "lost"
     STREAM = "stream"
