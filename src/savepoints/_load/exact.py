@@ -83,16 +83,16 @@ def reason_fields(one: Reason) -> dict[str, Any]:
     return {name: plain(value) for name, value in fields.items() if value is not None}
 
 
-def line_of(reject: Reject) -> str:
+def line_of(reject: Reject, *, text: bool = False) -> str:
     """One line of a file of rejects, without its end. Always ASCII, so that no broken text can break the file."""
     row = reject.row._asdict() if hasattr(reject.row, "_asdict") else reject.row
     record = {
         MARK: 1,
+        **({"text": True} if text else {}),
         "number": reject.number,
         "line": reject.line,
         "row": plain(row),
         "reasons": [reason_fields(one) for one in reject.reasons],
-        **({"text": True} if reject.text else {}),
     }
     return json.dumps(record)
 
@@ -101,7 +101,7 @@ def reject_of(line: str) -> Reject:
     """The reject that a line holds."""
     record = restore(line)
     reasons = tuple(Reason(**_hashable(one)) for one in record["reasons"])
-    return Reject(record["number"], record["line"], record["row"], reasons, record.get("text", False))
+    return Reject(record["number"], record["line"], record["row"], reasons)
 
 
 def _hashable(fields: dict[str, Any]) -> dict[str, Any]:

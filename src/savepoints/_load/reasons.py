@@ -45,16 +45,14 @@ class Reject:
     Attributes:
         number: The row's number in the input, from 0; of a replayed row its first one.
         line: Where it begins in the file, from 1, where that is known.
-        row: The row as it was given; with the names of its fields where a header told them.
+        row: The row as it was given.
         reasons: All that is known to be wrong with it, the first found first.
-        text: Its cells are text without types, as a CSV file has them.
     """
 
     number: int
     line: int | None
     row: Any
     reasons: tuple[Reason, ...]
-    text: bool = False
 
     @property
     def kind(self) -> str:

@@ -20,10 +20,13 @@ class Rejects:
     `load(target, table, report.rejects)` tries them again, under their first numbers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, text: bool = False) -> None:
+        #: Their cells are text as a file without types has them: the same is to be made of them again.
+        self.text = text
         self._kept: list[Reject] = []
         self._spool: IO[str] | None = None
         self._spooled = 0
+        self._moved = False  # somebody has read since the last was written
 
     def add(self, reject: Reject) -> None:
         """Keep one more."""
@@ -33,7 +36,9 @@ class Rejects:
         if self._spool is None:
             # closed, and so deleted, with this object
             self._spool = tempfile.TemporaryFile("w+", encoding="ascii", prefix="savepoints-")  # noqa: SIM115
-        self._spool.seek(0, 2)
+        if self._moved:
+            self._spool.seek(0, 2)
+            self._moved = False
         self._spool.write(line_of(reject) + "\n")
         self._spooled += 1
 
@@ -45,8 +50,10 @@ class Rejects:
         if self._spool is None:
             return
         place = 0
+        self._moved = True
         while True:  # somebody else may iterate, too: the place is ours
             self._spool.seek(place)
+            self._moved = True
             line = self._spool.readline()
             if not line:
                 return

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from savepoints import errors
+from savepoints._core import objects
 from savepoints._core.attach import Target as Steered
 from savepoints._core.face import Face
 from savepoints._core.stack import Stack
@@ -19,6 +20,7 @@ from savepoints._load.algorithm import Algorithm, Job, OnConflict, Outcome, choo
 from savepoints._load.fields import Columns, Target, Wanted, target_of
 from savepoints._load.intake import Convert, Intake, Piece
 from savepoints._load.reasons import Reason, Reject
+from savepoints._load.rejects import Rejects
 from savepoints._load.report import Progress, Report
 from savepoints._load.sources import Broken, Source, open_source
 from savepoints._model.levels import SavepointLevel
@@ -119,7 +121,7 @@ def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: A
             raise
         run.write(rows)
         if options.on_conflict == "update" and isinstance(steered, Session):
-            _expire(steered, target)
+            _expire(steered, target, reload=level.stack.runner is not None)
         return run.report
     finally:
         source.close()
@@ -144,11 +146,16 @@ def _connection(steered: Steered, into: Any) -> Connection:
     return steered.connection(bind_arguments=bind)
 
 
-def _expire(session: Session, target: Target) -> None:
-    """Objects of the class hold what was there before the update."""
-    if target.mapper is not None:
-        for obj in [obj for obj in session.identity_map.values() if isinstance(obj, target.mapper.class_)]:
-            session.expire(obj)
+def _expire(session: Session, target: Target, *, reload: bool) -> None:
+    """Objects of the class hold what was there before the update; in async code they are loaded again at once."""
+    if target.mapper is None:
+        return
+    cls = target.mapper.class_
+    before = [(obj, frozenset(obj.__dict__)) for obj in session.identity_map.values() if isinstance(obj, cls)]
+    for obj, _ in before:
+        session.expire(obj)
+    if reload:
+        objects.reload(session, before)
 
 
 class _Run:
@@ -162,6 +169,7 @@ class _Run:
         self._connection = connection
         self._target = target
         self.report = Report(target.name, tag=options.tag)
+        self.report.rejects, self.report.skips = Rejects(text=source.text), Rejects(text=source.text)
         wanted = Wanted(target, options.columns)
         key = self._key(target)
         job = Job(connection, target.table, stack.capabilities, options.on_conflict, key, self.report, face)
@@ -222,8 +230,9 @@ class _Run:
         taken = piece.taken
         for place in sorted((*piece.refused, *skipped)):
             reasons = (skipped[place],) if place in skipped else tuple(piece.refused[place])
-            row = _raw(taken.rows[place], self._source.names)
-            reject = Reject(taken.numbers[place], taken.line(place), row, reasons, self._source.text)
+            reject = Reject(
+                taken.numbers[place], taken.line(place), _raw(taken.rows[place], self._source.names), reasons
+            )
             if place in skipped:
                 self.report.skip(reject)
             else:
@@ -276,7 +285,7 @@ class _Run:
 
 
 def _raw(row: Any, names: tuple[str, ...] | None) -> Any:
-    """As it was given, with the names that a header gave; what could not be read into a row, as its text."""
+    """As it was given, with the names of a header; what could not be read into a row, as its text."""
     if isinstance(row, Broken):
         return row.raw
-    return dict(zip(names, row, strict=True)) if names is not None and len(names) == len(row) else row
+    return dict(zip(names, row, strict=True)) if names is not None and len(row) == len(names) else row

@@ -59,11 +59,11 @@ class Iterated:
     """Rows of an iterable: mappings, sequences, dataclasses, named tuples, or rejects of an earlier load."""
 
     def __init__(self, rows: Iterable[Any], names: tuple[str, ...] | None = None) -> None:
+        self.text = isinstance(rows, Rejects) and rows.text
         self._size = len(rows) if isinstance(rows, Sized) else None
         self._rows: Iterator[Any] = iter(rows)
         self._read = 0
         self.names = names
-        self.text = isinstance(rows, Rejects) and any(one.text for one in islice(rows, 1))
 
     def take(self, count: int) -> Taken:
         rows = list(islice(self._rows, count))

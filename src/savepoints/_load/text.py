@@ -17,7 +17,6 @@ from savepoints._load.written import REASONS, unmarked
 
 _DELIMITERS = ",;\t|"
 _NO_LIMIT = 2**31 - 1
-_BEGIN = f'{{"{MARK}"'
 
 
 class CsvRows:
@@ -85,22 +84,22 @@ def _again(records: list[list[str]]) -> Taken:
 
 
 class JsonRows:
-    """One JSON object (or array) a line; empty lines are no rows. Or rejects, which may be rows of a CSV file."""
+    """One JSON object (or array) a line; empty lines are no rows."""
 
     names: tuple[str, ...] | None = None
 
     def __init__(self, file: Opened) -> None:
         self._file = file
+        self._ahead: str | None = file.text.readline()
+        self.text = self._ahead.startswith(f'{{"{MARK}": 1, "text": true')
         self._line = 0
         self._read = 0
-        self._first = file.text.readline()
-        self.text = _is_text(self._first)
 
     def take(self, count: int) -> Taken:
         rows: list[Any] = []
         lines: list[int | None] = []
         numbers: list[int] = []
-        while len(rows) < count and (line := self._next()):
+        while len(rows) < count and (line := self._next_line()):
             self._line += 1
             if line.isspace():
                 continue
@@ -110,14 +109,14 @@ class JsonRows:
             lines.append(at)
         return Taken(rows, numbers, lines.__getitem__)
 
-    def _next(self) -> str:
-        line, self._first = self._first, ""
-        return line or self._file.text.readline()
+    def _next_line(self) -> str:
+        line, self._ahead = self._ahead, None
+        return self._file.text.readline() if line is None else line
 
     def _parsed(self, line: str) -> tuple[Any, int, int | None]:
         number, self._read = self._read, self._read + 1
         try:
-            if line.startswith(_BEGIN):
+            if line.startswith(f'{{"{MARK}"'):
                 reject = reject_of(line)
                 return reject.row, reject.number, reject.line
             row = json.loads(line)
@@ -135,11 +134,3 @@ class JsonRows:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _is_text(line: str) -> bool:
-    """Whether it is a reject whose cells are text without types."""
-    try:
-        return line.startswith(_BEGIN) and reject_of(line).text
-    except (ValueError, KeyError, TypeError):
-        return False

@@ -130,7 +130,7 @@ def writer(path: Path, format: str | None) -> Callable[[Iterable[Reject], IO[str
 
 def _write_jsonl(rejects: Iterable[Reject], out: IO[str], names: tuple[str, ...] | None) -> None:
     for reject in rejects:
-        out.write(line_of(reject) + "\n")
+        out.write(line_of(reject, text=getattr(rejects, "text", False)) + "\n")
 
 
 def _write_csv(rejects: Iterable[Reject], out: IO[str], names: tuple[str, ...] | None) -> None:

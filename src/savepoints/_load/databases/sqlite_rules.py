@@ -7,6 +7,7 @@ the others, one small statement each.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
 from operator import itemgetter
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Table, inspect
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SAWarning
 
 from savepoints._databases import Fault
 from savepoints._load.intake import Columns, Row
@@ -50,7 +52,10 @@ class Rules:
         self.uniques: dict[tuple[str, ...], str | None] = {}
         if self.primary:
             self.uniques[self.primary] = primary.get("name")
-        for unique in looked.get_unique_constraints(name, schema=schema):
+        with warnings.catch_warnings():  # of indexes that it does not read, and neither need we
+            warnings.simplefilter("ignore", SAWarning)
+            constraints = looked.get_unique_constraints(name, schema=schema)
+        for unique in constraints:
             self.uniques[tuple(unique["column_names"])] = unique.get("name")
         for names, index in self._indexes(connection, name):
             self.uniques.setdefault(names, index)
