@@ -20,6 +20,9 @@ from tests.harness.world import World
 from tests.load.cases import Case, Field, Schema, as_text, cases
 from tests.load.oracle import Slow, contents, orphaned_by_order
 
+# not on databases without an algorithm of their own yet
+pytestmark = pytest.mark.lacks("implicit_commit")
+
 TWO_KEYS = Schema((Field("a", False), Field("s", True)), ("a",), (("s",),))
 ITSELF = Schema((Field("a", False), Field("b", True)), ("a",), (), (), ((("b",), "itself"),))
 
