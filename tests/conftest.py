@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 import hypothesis
 import pytest
-from sqlalchemy import Engine, NullPool, create_engine
+from sqlalchemy import Engine, NullPool, create_engine, text
 
 from tests.harness.sites import Site, Style, places
 from tests.harness.world import World
 from tests.proxy import Proxy
-from tests.servers import MariaDB, Postgres, Server, ServerMissing, SystemPostgres
+from tests.servers import Galera, MariaDB, Postgres, Server, ServerMissing, SystemPostgres
 
 hypothesis.settings.register_profile("savepoints", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("savepoints")
@@ -56,6 +57,47 @@ def system_postgres() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[Server]:
     yield from started(MariaDB)
+
+
+def new_cluster() -> Galera:
+    """Three nodes, for a test that ends some of them."""
+    try:
+        return Galera()
+    except ServerMissing as missing:
+        skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def galera() -> Iterator[Galera]:
+    cluster = new_cluster()
+    yield cluster
+    cluster.stop()
+
+
+CLUSTERED = places({"implicit_commit"}, set())
+
+
+@pytest.fixture(params=CLUSTERED, ids=[f"{site.name}-{style}" for site, style in CLUSTERED])
+async def on_a_node(request: pytest.FixtureRequest, galera: Galera) -> AsyncIterator[World]:
+    """A world on the first node; its second connection is one to the second node."""
+    site: Site
+    style: Style
+    site, style = request.param
+    if find_spec(site.module) is None:
+        skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
+    aside = create_engine(galera.nodes[1].url())
+    world = World(replace(site, reset=site.reset[1:]), style, galera.url(site.driver), aside)
+    world.prepare()
+    with aside.begin() as other:
+        other.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b')"))
+    engine = create_engine(galera.url())
+    with engine.connect() as here:  # it has come over
+        here.execute(text("SET SESSION wsrep_sync_wait = 1"))
+        assert here.scalar(text("SELECT count(*) FROM item")) == 2
+    engine.dispose()
+    yield world
+    await world.close()
+    aside.dispose()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from savepoints import (
     WrongArgument,
 )
 from savepoints.testing import inject, instant_retries, lose_commit
-from tests.behaviours.steps import Oops, fails, refused
+from tests.behaviours.steps import Oops, fails, refused, told_at
 from tests.behaviours.tools import notes, row
 from tests.faults.provoked import busy_snapshot
 from tests.faults.rivals import OURS, THEIRS, A, B, Rival, two_rows, waits_in_vain
@@ -92,6 +92,17 @@ async def runs_again(world: World, kind: str) -> None:
     assert world.rows() == [(3, "x"), (10, "x")]
     begins = [s for s in world.transcript.short() if s.startswith("BEGIN")]
     assert len(begins) == 3
+
+
+async def test_h120_messages_tell_where_the_function_was_called(world: World) -> None:
+    """The loop in between is no place of the user's."""
+    places: list[str] = []
+
+    async def work(session: Any) -> None:
+        places.append(str(world.current_transaction(session).opened_at))
+
+    await world.decorated(work, retry=Retry())()
+    assert places[0].startswith(f"{told_at(world, __file__)}:")
 
 
 async def test_h120_a_loop_of_tries(world: World) -> None:

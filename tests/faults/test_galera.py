@@ -8,90 +8,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+import tenacity
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from savepoints import CommitOutcomeUnknown, TransactionLost, savepoint, transaction
+from savepoints import CommitOutcomeUnknown, Retry, TransactionLost, attempts, classify, savepoint, transaction
 from savepoints._databases import capabilities
 from tests.behaviours.steps import fails
-from tests.conftest import skip
-from tests.harness.sites import Site, Style, places
-from tests.harness.world import Target, World
-from tests.servers import Galera, Node, ServerMissing
+from tests.conftest import new_cluster
+from tests.faults.nodes import OURS, THEIRS, conflict
+from tests.harness.world import World
+from tests.servers import Galera, Node
 
 pytestmark = pytest.mark.slow
 
-DRIVERS = places({"implicit_commit"}, set())
-
-
-def started() -> Galera:
-    try:
-        return Galera()
-    except ServerMissing as missing:
-        skip(str(missing))
-
-
-@pytest.fixture(scope="module")
-def galera() -> Iterator[Galera]:
-    cluster = started()
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture(params=DRIVERS, ids=[f"{site.name}-{style}" for site, style in DRIVERS])
-async def on_a_node(request: pytest.FixtureRequest, galera: Galera) -> AsyncIterator[World]:
-    """A world on the first node; its second connection is one to the second node."""
-    site: Site
-    style: Style
-    site, style = request.param
-    if find_spec(site.module) is None:
-        skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
-    aside = create_engine(galera.nodes[1].url())
-    world = World(replace(site, reset=site.reset[1:]), style, galera.url(site.driver), aside)
-    world.prepare()
-    with aside.begin() as other:
-        other.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b')"))
-    engine = create_engine(galera.url())
-    with engine.connect() as here:  # it has come over
-        here.execute(text("SET SESSION wsrep_sync_wait = 1"))
-        assert here.scalar(text("SELECT count(*) FROM item")) == 2
-    engine.dispose()
-    yield world
-    await world.close()
-    aside.dispose()
-
-
 # -- the same row on two nodes
-
-OURS = text("UPDATE item SET name = 'ours' WHERE id = 1")
-THEIRS = text("UPDATE item SET name = 'theirs' WHERE id = 1")
-
-
-def aborts(connection: Any) -> int:
-    return int(connection.execute(text("SHOW STATUS LIKE 'wsrep_local_bf_aborts'")).one()[1])
-
-
-async def conflict(world: World, t: Target, galera: Galera) -> None:
-    """We change the row on the first node; the second commits a change of its own before us, and the first knows."""
-    here = create_engine(galera.url())
-    with here.connect() as watching:
-        before = aborts(watching)
-        await t.execute(OURS)
-        with world.aside.begin() as other:
-            other.execute(THEIRS)
-        deadline = time.monotonic() + 20
-        while aborts(watching) == before:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
-    here.dispose()
 
 
 async def theirs_alone(world: World) -> None:
@@ -185,39 +123,53 @@ EACH = 1000
 INCREMENT = text("UPDATE counter SET number = number + 1")
 
 
-def refused(error: DBAPIError | TransactionLost) -> str:
-    """The code of what came in the way; anything but a conflict is an error of the test."""
-    first = error.__cause__ if isinstance(error, TransactionLost) else error
-    assert isinstance(first, DBAPIError), error
-    assert first.orig is not None
-    return str(first.orig.args[0])
+def rule(seen: Counter[str]) -> Retry:
+    """Until it is acknowledged; what came in the way is counted by the code of the database."""
+
+    def count(number: int, error: BaseException, seconds: float) -> None:
+        seen[str(classify(error).code)] += 1
+
+    return Retry(attempts=None, timeout=60, wait=tenacity.wait_random(0, 0.02), before_retry=count)
 
 
 def count_up(url: str) -> Counter[str]:
-    """A plain loop over whole transactions, each until it is acknowledged."""
+    """By the decorator."""
     engine, seen = create_engine(url), Counter[str]()
-    while seen["acknowledged"] < EACH:
-        try:
-            with transaction(engine) as connection, savepoint(connection, "part"):
+
+    @transaction(engine, retry=rule(seen))
+    def increment(connection: Connection) -> None:
+        with savepoint(connection, "part"):
+            connection.execute(INCREMENT)
+
+    for _ in range(EACH):
+        increment()
+        seen["acknowledged"] += 1
+    engine.dispose()
+    return seen
+
+
+def count_up_in_a_loop(url: str) -> Counter[str]:
+    """By `attempts`."""
+    engine, seen = create_engine(url), Counter[str]()
+    retry = rule(seen)
+    for _ in range(EACH):
+        for attempt in attempts(engine, retry):
+            with attempt as connection, savepoint(connection, "part"):
                 connection.execute(INCREMENT)
-        except (DBAPIError, TransactionLost) as error:
-            seen[refused(error)] += 1
-        else:
-            seen["acknowledged"] += 1
+        seen["acknowledged"] += 1
     engine.dispose()
     return seen
 
 
 async def count_up_async(url: str) -> Counter[str]:
+    """By `attempts`, async."""
     engine, seen = create_async_engine(url), Counter[str]()
-    while seen["acknowledged"] < EACH:
-        try:
-            async with transaction(engine) as connection, savepoint(connection, "part"):
+    retry = rule(seen)
+    for _ in range(EACH):
+        async for attempt in attempts(engine, retry):
+            async with attempt as connection, savepoint(connection, "part"):
                 await connection.execute(INCREMENT)
-        except (DBAPIError, TransactionLost) as error:
-            seen[refused(error)] += 1
-        else:
-            seen["acknowledged"] += 1
+        seen["acknowledged"] += 1
     await engine.dispose()
     return seen
 
@@ -232,7 +184,7 @@ def test_f18_every_acknowledged_increment_is_there(galera: Galera) -> None:
     with ThreadPoolExecutor(3) as threads:
         running = [
             threads.submit(count_up, one.url()),
-            threads.submit(count_up, two.url(compiled)),
+            threads.submit(count_up_in_a_loop, two.url(compiled)),
             threads.submit(lambda: asyncio.run(count_up_async(three.url("mariadb+asyncmy")))),
         ]
         seen = sum((counting.result() for counting in running), Counter[str]())
@@ -287,7 +239,7 @@ def within(seconds: float, call: Callable[[], None]) -> float:
 
 def test_f19_a_killed_node_and_a_lost_quorum_lose_nothing_acknowledged() -> None:
     """176: after the quorum is lost there is an error, no hang; "not now" is said at once from then on."""
-    cluster = started()
+    cluster = new_cluster()
     first, second, third = cluster.nodes
     try:
         writer, elsewhere = Writer(first), Writer(third)
@@ -324,7 +276,7 @@ def test_f19_a_killed_node_and_a_lost_quorum_lose_nothing_acknowledged() -> None
                 within(5, writer.write)
             error: Any = not_now.value
             error = error if isinstance(error, DBAPIError) else error.__cause__
-            assert str(row.kind(error.orig)) == "cluster not ready"
+            assert str(row.kind(error.orig)) == "not now"
         assert set(writer.acknowledged) <= rows_of(writer.engine) <= {*writer.acknowledged, *writer.unknown}
         writer.engine.dispose()
         elsewhere.engine.dispose()

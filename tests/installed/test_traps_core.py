@@ -54,8 +54,10 @@ async def commit_the_parent(world: World) -> None:
         await t.commit()
 
 
+@pytest.mark.needs("deferred")
 @pytest.mark.lacks("no_begin")
 @each_line
+@pytest.mark.needs("deferred")
 async def test_t01_refused_commit(world: World, line: Line) -> None:
     repaired = lay(world, line, Repair.COMMIT)
     async with world.open() as t:
@@ -64,8 +66,10 @@ async def test_t01_refused_commit(world: World, line: Line) -> None:
     assert children(world) == (1 if "one_writer" in world.site.has and not repaired else 0)
 
 
+@pytest.mark.needs("deferred")
 @pytest.mark.lacks("no_begin", "driver_begins")  # there the RELEASE is the COMMIT: T4
 @each_line
+@pytest.mark.needs("deferred")
 async def test_t01_refused_commit_after_a_savepoint(world: World, line: Line) -> None:
     repaired = lay(world, line, Repair.COMMIT)
     async with world.open() as t:
@@ -74,6 +78,7 @@ async def test_t01_refused_commit_after_a_savepoint(world: World, line: Line) ->
     assert children(world) == (1 if "one_writer" in world.site.has and not repaired else 0)
 
 
+@pytest.mark.needs("deferred")
 async def test_t01_refused_commit_after_a_savepoint_with_the_line(world: World) -> None:
     savepoints.install(world.engine)
     async with world.open() as t:
@@ -82,6 +87,7 @@ async def test_t01_refused_commit_after_a_savepoint_with_the_line(world: World) 
     assert children(world) == 0
 
 
+@pytest.mark.needs("deferred")
 @pytest.mark.lacks("no_begin")
 async def test_t01_rolled_back_and_tried_again_commits_one_try(world: World) -> None:
     savepoints.install(world.engine)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from savepoints import _compat
-from savepoints._model.levels import SavepointLevel
+from savepoints._model.levels import Level, SavepointLevel
 
 if TYPE_CHECKING:
     from savepoints._core.stack import Stack
@@ -36,14 +36,17 @@ def buffer(stack: Stack) -> None:
 def close(stack: Stack, level: SavepointLevel) -> None:
     """The server forgets a cursor that was opened inside: a later read is told so, without breaking the transaction."""
     for inner in stack.levels[stack.index(level) :]:
-        for result in inner.streams:
-            result.close()
-        inner.streams = ()
+        _close_those_of(inner)
 
 
 def close_all(stack: Stack) -> None:
     """The rows of a transaction that is undone are not read on, by whoever was handed them."""
     for level in (stack.transaction, *stack.levels):
-        for result in level.streams:
+        _close_those_of(level)
+
+
+def _close_those_of(level: Level) -> None:
+    for result in level.streams:
+        if not result.connection.closed and not result.connection.invalidated:  # else they have gone with it
             result.close()
-        level.streams = ()
+    level.streams = ()
