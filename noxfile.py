@@ -29,9 +29,13 @@ def tests(session: nox.Session, sqlalchemy: str) -> None:
 
 @nox.session(python="3.11")
 def soak(session: nox.Session) -> None:
-    """The long fault run: 2,000 kills of a program on a file, 100 crashes of a server. About a quarter of an hour."""
+    """The long runs: 2,000 kills of a program on a file, 100 crashes of a server, other random tables to load.
+
+    About half an hour.
+    """
     sync(session, "dev")
-    session.run("pytest", "tests/faults/test_crashes.py", "-n0", "-s", *session.posargs, env={"SAVEPOINTS_SOAK": "1"})
+    for tests in ("tests/faults/test_crashes.py", "tests/load"):
+        session.run("pytest", tests, "-n0", "-s", *session.posargs, env={"SAVEPOINTS_SOAK": "1"})
 
 
 @nox.session(python="3.11")

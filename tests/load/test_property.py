@@ -7,6 +7,7 @@ unique columns, self-references and triggers are among what is drawn.
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,8 +169,12 @@ def compare(engine: Engine, table: Table, given: list[Row]) -> None:
         assert kind in found[number] or found[number] & {"type", "length", "not null"}, (given[number], found[number])
 
 
+#: The same cases in each run; `nox -s soak` looks for others.
 SEARCH = settings(
-    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    derandomize="SAVEPOINTS_SOAK" not in os.environ,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
 )
 
 
