@@ -137,9 +137,17 @@ async def test_l169_where_the_database_cannot_be_asked(world: World) -> None:
             await wrong
 
 
-@pytest.mark.needs("network")
-@pytest.mark.parametrize("setting", ["idle_in_transaction_session_timeout", "transaction_timeout"])
-async def test_l171_the_servers_time_limits(world: World, setting: str) -> None:
+@pytest.mark.needs("settings_undone")
+async def test_l171_the_servers_limit_for_an_idle_transaction(world: World) -> None:
+    await ended_by(world, "idle_in_transaction_session_timeout")
+
+
+@pytest.mark.needs("transaction_timeout")
+async def test_l171_the_servers_limit_for_a_whole_transaction(world: World) -> None:
+    await ended_by(world, "transaction_timeout")
+
+
+async def ended_by(world: World, setting: str) -> None:
     with fails(TransactionLost) as caught:
         async with world.transaction(world.source) as t:
             await world.insert(t, 1)
@@ -196,7 +204,7 @@ async def test_l173_disk_full(world: World) -> None:
 async def test_l175_a_lost_connection_is_not_handed_out_again(world: World) -> None:
     with suppress(TransactionLost):
         async with world.transaction(world.source) as t:
-            first = await t.scalar(text("SELECT pg_backend_pid()"))
+            first = await t.scalar(world.sql("own id"))
             await killed(world, t)
     async with world.transaction(world.source) as t:
-        assert await t.scalar(text("SELECT pg_backend_pid()")) != first
+        assert await t.scalar(world.sql("own id")) != first
