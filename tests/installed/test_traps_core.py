@@ -259,7 +259,7 @@ async def test_t07_autocommit_is_left_alone(world: World) -> None:
     assert world.rows() == [(1, "stays"), (3, "stays")]
 
 
-@pytest.mark.needs("sync", "core", "failed_state")
+@pytest.mark.needs("sync", "core", "pipeline")  # this driver takes it when it connects
 async def test_t07_autocommit_of_the_driver_is_left_alone(world: World) -> None:
     """Asked for past SQLAlchemy, which does not know."""
     engine = create_engine(world.url, connect_args={"autocommit": True}, plugins=["savepoints"])

@@ -104,10 +104,12 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return size
 
 
+SOAK = "SAVEPOINTS_SOAK" in os.environ
+
 #: The same cases in each run; `nox -s soak` looks for others.
 ONE_BY_ONE = settings(
     max_examples=12,
-    derandomize="SAVEPOINTS_SOAK" not in os.environ,
+    derandomize=not SOAK,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 MANY = settings(ONE_BY_ONE, max_examples=150)
@@ -130,7 +132,7 @@ async def test_a_load_equals_loading_row_by_row(world: World, taken: list[int], 
     await check(world, case, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not SOAK, reason="a long search, for nox -s soak")
 @pytest.mark.timeout(900)
 @pytest.mark.needs("core")
 @MANY
@@ -141,7 +143,7 @@ async def test_many_loads(world: World, taken: list[int], tmp_path: Path, case: 
     await check(world, case, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not SOAK, reason="a long search, for nox -s soak")
 @pytest.mark.timeout(900)
 @pytest.mark.needs("core", "sync")
 @LONG
@@ -152,7 +154,7 @@ async def test_loads_of_many_rows(world: World, taken: list[int], tmp_path: Path
     await check(world, case, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not SOAK, reason="a long search, for nox -s soak")
 @pytest.mark.timeout(900)
 @pytest.mark.needs("core", "sync")
 @ONE_BY_ONE
