@@ -51,6 +51,7 @@ CAPABILITIES = {
     "two_phase": "PREPARE TRANSACTION",
     "pipeline": "the driver has a pipeline mode",
     "cursors": "a result can be streamed while other statements are sent",
+    "loader": "loading has an algorithm of its own, not only the cautious one",
     "clients_numbers": "the driver hands an error through whose number is one of the client's own",
     "one_at_a_time": "while a result is streamed, the connection takes no statement of the code",
     "subtransactions": "pg_stat_get_backend_subxact tells how many savepoints have written",
@@ -61,7 +62,7 @@ CAPABILITIES = {
 
 SQLITE = {
     "transactional_ddl", "whole_rollback", "interrupt", "full", "immediate", "one_writer", "keys_reused", "deferred",
-    "read_only_setting", "untyped",
+    "read_only_setting", "untyped", "loader",
 }  # fmt: skip
 # PostgreSQL's drivers differ in what they hand through, and its versions in what they tell.
 POSTGRESQL = {
@@ -274,7 +275,7 @@ SITES = [
         driver="postgresql+psycopg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL | {"pipeline", "subtransactions", "transaction_timeout"},
+        has=POSTGRESQL | {"pipeline", "subtransactions", "transaction_timeout", "loader"},
         in_transaction=psycopg_in_transaction,
         reset=POSTGRESQL_RESET,
         sql=POSTGRESQL_SQL,
@@ -285,7 +286,7 @@ SITES = [
         driver="postgresql+psycopg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL | {"pipeline", "subtransactions", "transaction_timeout"},
+        has=POSTGRESQL | {"pipeline", "subtransactions", "transaction_timeout", "loader"},
         in_transaction=psycopg_in_transaction,
         reset=POSTGRESQL_RESET,
         sql=POSTGRESQL_SQL,
@@ -296,7 +297,7 @@ SITES = [
         driver="postgresql+asyncpg",
         plain_driver="postgresql+psycopg",
         server="postgres",
-        has=POSTGRESQL | {"subtransactions", "transaction_timeout"},
+        has=POSTGRESQL | {"subtransactions", "transaction_timeout", "loader"},
         in_transaction=asyncpg_in_transaction,
         reset=POSTGRESQL_RESET,
         sql=POSTGRESQL_SQL,

@@ -77,6 +77,7 @@ async def test_a_cancelled_load_leaves_nothing(world: World) -> None:
     assert world.rows() == []
 
 
+@pytest.mark.needs("loader")
 async def test_deferred_foreign_keys_are_found_in_the_load(world: World) -> None:
     """They would be found at COMMIT, and take everything with them."""
     async with world.transaction(world.source) as target:
@@ -91,7 +92,7 @@ async def test_deferred_foreign_keys_are_found_in_the_load(world: World) -> None
         assert set(connection.scalars(select(child.c.id))) == {1, 3, 8}
 
 
-@pytest.mark.needs("many_writers")
+@pytest.mark.needs("many_writers", "loader")
 async def test_an_earlier_violation_of_the_callers_is_not_the_loads(world: World) -> None:
     async with world.transaction(world.source, rollback=True) as target:
         async with world.savepoint(target, suppress=IntegrityError) as level:
