@@ -111,9 +111,20 @@ class _Try(Generic[T]):
     def _failed(self, error: BaseException) -> None:
         self._manager.retry_state.set_exception((type(error), error, error.__traceback__))
 
-    def _refuse_to_swallow(self, error: BaseException) -> None:
-        error.add_note(_NOT_STRAIGHT)
-        self._course.tell(error)
+    def _swallow(
+        self, own: BaseException, error: BaseException | None, *, accepted: bool, code: CodeType, call: int
+    ) -> bool:
+        """Whether there will be another try; else the error passes."""
+        again = accepted and (error is not None or goes_on_to_next_round(code, call))
+        if again:
+            self._failed(own)
+            return True
+        if accepted:
+            own.add_note(_NOT_STRAIGHT)
+            self._course.tell(own)
+        if own is not error:
+            raise own
+        return False
 
 
 class Attempt(_Try[T]):
@@ -147,19 +158,7 @@ class Attempt(_Try[T]):
                 return bool(undone)
         assert own is not None
         frame = sys._getframe(1)
-        return self._swallow(own, error, frame.f_code, frame.f_lasti)
-
-    def _swallow(self, own: BaseException, error: BaseException | None, code: CodeType, call: int) -> bool:
-        """Whether there will be another try; else the error passes."""
-        again = self._accepts(own)
-        if again and error is None and not goes_on_to_next_round(code, call):
-            self._refuse_to_swallow(own)
-            again = False
-        if again:
-            self._failed(own)
-        elif own is not error:
-            raise own
-        return bool(again)
+        return self._swallow(own, error, accepted=self._accepts(own), code=frame.f_code, call=frame.f_lasti)
 
 
 class AsyncAttempt(_Try[T]):
@@ -196,15 +195,7 @@ class AsyncAttempt(_Try[T]):
                 self._manager.retry_state.set_result(None)
                 return bool(undone)
         assert own is not None
-        again = await self._accepts(own)
-        if again and error is None and not goes_on_to_next_round(code, call):
-            self._refuse_to_swallow(own)
-            again = False
-        if again:
-            self._failed(own)
-        elif own is not error:
-            raise own
-        return bool(again)
+        return self._swallow(own, error, accepted=await self._accepts(own), code=code, call=call)
 
 
 @overload
