@@ -16,9 +16,10 @@ product = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("code", String(10), unique=True),
     Column("name", String(50), nullable=False),
-    Column("stock", Integer, CheckConstraint("stock >= 0", name="stock_is_positive"), server_default="1"),
+    Column("stock", Integer, server_default="1"),
     Column("since", Date),
     Column("maker_id", ForeignKey("maker.id", name="product_maker")),
+    CheckConstraint("stock >= 0", name="stock_is_positive"),  # MariaDB takes no name for one within a column
 )
 
 
