@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, PendingRollbackError, StatementError
 
 from savepoints import (
     CommitOutcomeUnknown,
@@ -68,6 +68,18 @@ async def test_e67_rollback_to_a_savepoint_heals(world: World) -> None:
         await t.execute(row(3))
         await sp.release()
     assert world.rows() == [(1, None), (3, None)]
+
+
+@pytest.mark.lacks("implicit_commit")  # its drivers write any object as text
+async def test_an_error_of_the_driver_leaves_a_transaction_that_it_has_not_begun(world: World) -> None:
+    """One that is made before anything was sent: there was nothing that could have been lost."""
+    async with world.transaction(world.source) as t:
+        for _ in range(2):
+            with pytest.raises(StatementError):
+                await t.execute(text("INSERT INTO item (id, name) VALUES (1, :name)"), {"name": object()})
+        assert str(world.current_transaction(t).state) == "open"
+        await t.execute(row(2))
+    assert world.rows() == [(2, None)]
 
 
 @pytest.mark.needs("failed_state")

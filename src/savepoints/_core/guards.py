@@ -210,10 +210,11 @@ def _told(row: Capabilities, context: ExceptionContext) -> str:
 def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) -> Aftermath:
     if context.is_disconnect:
         return Aftermath.LOST
-    row = capabilities(connection.dialect)
-    if row.begin is not None and id(connection) not in stack.begun:
-        return Aftermath.OPEN  # the driver has not begun yet: nothing can have been lost
-    told = row.aftermath(connection.connection.driver_connection, context.original_exception)
+    row, error, key = capabilities(connection.dialect), context.original_exception, id(connection)
+    if key not in stack.begun and (row.begin is not None or row.code(error) is None):
+        stack.first.discard(key)
+        return Aftermath.OPEN  # nothing was sent yet, not even by the driver: nothing can have been lost
+    told = row.aftermath(connection.connection.driver_connection, error)
     return _asked_aftermath(connection, row) if told is None else told
 
 
