@@ -89,7 +89,8 @@ def block_tables(place: Place, found: dict[Case, list[Line]]) -> Iterator[Table]
 EMPTY = (
     "An empty block of SQLAlchemy's ORM sends nothing, for it waits for the session's first use (and lets the work of "
     "other users of the connection slip out of the savepoint). Ours sends SAVEPOINT at once. After a rollback ours "
-    "sends a RELEASE for each level, which SQLAlchemy leaves out; so its savepoints stay on the server."
+    "sends a RELEASE for each level, which SQLAlchemy leaves out; so its savepoints stay on the server. On a "
+    "connection psycopg takes it in the same round trip."
 )
 NOTES = {
     Embedded.name: EMPTY,
@@ -229,8 +230,8 @@ def run_installed(places: list[Place], sizes: Sizes, result: Result) -> None:
 
 
 INSTALLED = (
-    "A block that is rolled back sends one statement more with the line, its RELEASE. On a server CPU is that of the "
-    "client."
+    "A block that is rolled back sends one statement more with the line, its RELEASE, which psycopg takes in the same "
+    "round trip. On a server CPU is that of the client."
 )
 
 

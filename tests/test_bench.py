@@ -72,15 +72,14 @@ def test_loading_runs(tmp_path: Path) -> None:
 
 
 def test_plain_code_sends_with_the_line_what_it_sent_without(place: Place) -> None:
-    """But for the RELEASE of a block that is rolled back."""
+    """But for the RELEASE of a block that is rolled back, which psycopg sends in the same round trip."""
+    more = {"a block that is rolled back": 1} if place.unit == "statements" else {}
     sent = {
         (style, side): installed.counts(place, style, side) for style in ("Core", "ORM") for side in installed.SIDES
     }
     for style in ("Core", "ORM"):
         without, line = sent[style, "without"], sent[style, "with the line"]
-        assert {what: line[what] - without[what] for what in line if line[what] != without[what]} == {
-            "a block that is rolled back": 1
-        }
+        assert {what: line[what] - without[what] for what in line if line[what] != without[what]} == more
 
 
 @pytest.mark.slow

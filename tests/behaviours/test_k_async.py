@@ -111,7 +111,7 @@ def cancelled_while_sending(world: World, *words: str) -> Iterator[None]:
     assert task is not None
 
     def on_statement(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if waiting and statement.startswith(waiting[0]):
+        while waiting and waiting[0] in statement:
             waiting.pop(0)
             task.cancel()
 

@@ -19,7 +19,8 @@ class Transcript:
     """Collects where the dialect hands over to the driver: what was refused or skipped before was not sent.
 
     SQLAlchemy announces a BEGIN that the driver sends, perhaps later. Where somebody sends BEGIN as a
-    statement directly before or after that, both stand as one entry: the statement.
+    statement directly before or after that, both stand as one entry: the statement. Two statements in one round trip
+    stand as two entries.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -56,7 +57,8 @@ class Transcript:
     def _on_statement(self, cursor: Any, statement: str, *rest: Any) -> None:
         if statement.startswith(BEGINS) and self._sent[-1:] == ["BEGIN"]:
             self._sent.pop()
-        self._sent.append(" ".join(statement.split()))
+        folded = " ".join(statement.split())
+        self._sent += folded.split("; ") if folded.startswith("ROLLBACK TO") else [folded]
 
     def _on_begin(self, connection: Any) -> None:
         if not (self._sent and self._sent[-1].startswith(BEGINS)):

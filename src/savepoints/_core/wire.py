@@ -27,7 +27,7 @@ from sqlalchemy.engine import Connection, Dialect
 from savepoints import errors
 from savepoints._core import adopt, past, plain
 from savepoints._core.dialects import Answers
-from savepoints._core.marks import send
+from savepoints._core.marks import send, send_rollback_to, send_undo
 from savepoints._core.plain import PlainCode
 from savepoints._core.roots import begin_driver
 from savepoints._core.stack import Stack, stack_of
@@ -79,10 +79,13 @@ def _send(stack: Stack | None, connection: Connection, statement: str, name: str
         connection.exec_driver_sql(statement.format(name))
 
 
-def _send_back(stack: Stack | None, connection: Connection, wire: Wire, name: str) -> None:
-    """Send ROLLBACK TO, and tell of what it has left."""
-    _send(stack, connection, wire.rollback_to, name)
-    past.warn_leftovers(connection.dialect, capabilities(connection.dialect), connection.connection)
+def _send_back(connection: Connection, wire: Wire, name: str, *, release: bool) -> None:
+    """Send ROLLBACK TO, and RELEASE after it."""
+    row = capabilities(connection.dialect)
+    if release:
+        send_undo(row, connection, wire, name)
+    else:
+        send_rollback_to(row, connection, wire.rollback_to.format(name))
 
 
 def _savepoint(wire: Wire, connection: Connection, name: str) -> None:
@@ -103,10 +106,8 @@ def _savepoint(wire: Wire, connection: Connection, name: str) -> None:
 def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
     stack = stack_of(connection)
     if stack is None:
-        _send_back(stack, connection, wire, name)
-        found = adopt.installations.get(connection.dialect)
-        if found is not None and Repair.RELEASE in found.repairs:  # in autocommit mode
-            _send(stack, connection, str(wire.release), name)
+        found = adopt.installations.get(connection.dialect)  # in autocommit mode
+        _send_back(connection, wire, name, release=found is not None and Repair.RELEASE in found.repairs)
         return
     if stack.doubt is not None:
         stack.doubt.settle(stack)
@@ -118,18 +119,14 @@ def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
         _undo(wire, stack, stack.plain, connection, name)
         return
     with stack.letting_through():
-        _send_back(stack, connection, wire, name)
-    if not stack.turn.taken and not _is_ours(stack, connection, name):
-        _send(stack, connection, str(wire.release), name)
+        _send_back(connection, wire, name, release=not stack.turn.taken and not _is_ours(stack, connection, name))
 
 
 def _undo(wire: Wire, stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:
-    _send_back(stack, connection, wire, name)
+    _send_back(connection, wire, name, release=Repair.RELEASE in stack.repairs)
     code.ended(connection, name)
     if stack.stuck is not None:
         stack.heal()
-    if Repair.RELEASE in stack.repairs:
-        _send(stack, connection, str(wire.release), name)
 
 
 def _is_ours(stack: Stack, connection: Connection, name: str) -> bool:
@@ -160,8 +157,7 @@ def _undo_refused(wire: Wire, stack: Stack, connection: Connection, name: str) -
     """Undo a plain nested transaction that cannot be kept: SQLAlchemy takes it for ended, and sends no ROLLBACK TO."""
     plain.end(stack, connection, Move.OUTER_ROLLBACK, "undone, for it could not be released,")
     with stack.letting_through():
-        _send_back(stack, connection, wire, name)
-    _send(stack, connection, str(wire.release), name)
+        _send_back(connection, wire, name, release=True)
 
 
 def _release_or_undo(wire: Wire, stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:

@@ -125,11 +125,15 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How the three statements are spelled; ``release`` is None where the database has no such statement."""
+    """How the three statements are spelled; ``release`` is None where the database has no such statement.
 
-    savepoint: str = "SAVEPOINT {}"
-    rollback_to: str = "ROLLBACK TO SAVEPOINT {}"
-    release: str | None = "RELEASE SAVEPOINT {}"
+    ``undo`` is the last two at once, where the driver takes two statements in one round trip.
+    """
+
+    savepoint: str = "SAVEPOINT {0}"
+    rollback_to: str = "ROLLBACK TO SAVEPOINT {0}"
+    release: str | None = "RELEASE SAVEPOINT {0}"
+    undo: str = "ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}"
 
 
 def _none(_: Any) -> None:
@@ -197,6 +201,7 @@ class Capabilities:
         rollback_left_out: SQLAlchemy's part of the driver may take a transaction for ended that is open, and leave
             ROLLBACK out: ``standing`` is asked afterwards.
         still_connected: Whether the connection lives, though SQLAlchemy takes this error for the loss of it.
+        takes_two: Whether the driver connection takes two statements in one round trip, parted by a semicolon.
         streams_block: While a result is streamed, the connection takes no other statement.
         driver_autocommit: Whether the driver connection commits each statement by itself.
     """
@@ -221,6 +226,7 @@ class Capabilities:
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
     still_connected: Callable[[Any, BaseException], bool] = _never
+    takes_two: Callable[[Any], bool | None] = _none
     streams_block: bool = False
     driver_autocommit: Callable[[Any], bool | None] = _none
     standing: Callable[[Any], Aftermath | None] = _none

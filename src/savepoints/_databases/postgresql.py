@@ -180,6 +180,11 @@ def _cursor_closed(driver_connection: Any, error: BaseException) -> bool:
     return "cursor already closed" in str(error) and not driver_connection.closed
 
 
+def _takes_two(driver_connection: Any) -> bool:
+    """psycopg: but for statements that it prepares at once, and in a pipeline; both take one at a time."""
+    return driver_connection.prepare_threshold != 0 and not driver_connection.pgconn.pipeline_status
+
+
 def _autocommit(driver_connection: Any) -> bool:
     """Both psycopgs: also where the driver was asked for it past SQLAlchemy."""
     return bool(driver_connection.autocommit)
@@ -206,6 +211,7 @@ def _row(
     named: Callable[[BaseException], tuple[str | None, str | None]],
     rollback_left_out: bool = False,
     driver_autocommit: Callable[[Any], bool | None] = lambda driver_connection: None,
+    takes_two: Callable[[Any], bool | None] = lambda driver_connection: False,
 ) -> Capabilities:
     return Capabilities(
         database="postgresql",
@@ -233,6 +239,7 @@ def _row(
         f" ELSE pg_xact_status({_NUMBER}) END, {_LIFE}",
         commit_answers=_OUTCOMES,
         driver_autocommit=driver_autocommit,
+        takes_two=takes_two,
         read_only={"postgresql_readonly": True},
         deferrable={"postgresql_deferrable": True},
         notes=("a few statements refuse to run in a transaction, among them VACUUM and CREATE INDEX CONCURRENTLY",),
@@ -246,6 +253,7 @@ ROWS = (
         _psycopg_standing,
         named=lambda error: _named(getattr(error, "diag", None)),
         driver_autocommit=_autocommit,
+        takes_two=_takes_two,
     ),
     replace(
         _row(
@@ -254,6 +262,7 @@ ROWS = (
             _psycopg2_standing,
             named=lambda error: _named(getattr(error, "diag", None)),
             driver_autocommit=_autocommit,
+            takes_two=lambda driver_connection: True,
         ),
         still_connected=_cursor_closed,
     ),
