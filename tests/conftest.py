@@ -86,7 +86,8 @@ async def on_a_node(request: pytest.FixtureRequest, galera: Galera) -> AsyncIter
     if find_spec(site.module) is None:
         skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
     aside = create_engine(galera.nodes[1].url())
-    world = World(replace(site, reset=site.reset[1:]), style, galera.url(site.driver), aside)
+    assert site.reset is not None
+    world = World(replace(site, reset=replace(site.reset, alone=None)), style, galera.url(site.driver), aside)
     world.prepare()
     with aside.begin() as other:
         other.execute(text("INSERT INTO item VALUES (1, 'a'), (2, 'b')"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, MetaData, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tests.harness.sites import MARIADB_RESET
@@ -26,8 +26,7 @@ def example(page: str) -> dict[str, Any]:
 def engine(mariadb: MariaDB) -> Iterator[Engine]:
     engine = create_engine(mariadb.url())
     with engine.begin() as connection:
-        for statement in MARIADB_RESET:
-            connection.execute(text(statement))
+        MARIADB_RESET.empty(connection, MetaData())
     yield engine
     engine.dispose()
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from sqlalchemy import ForeignKeyConstraint, String
 from sqlalchemy.ext.compiler import compiles
 
+from tests.harness.resets import Reset
+
 Face = Literal["sync", "async"]
 Style = Literal["core", "orm"]
 
@@ -160,24 +162,66 @@ def sqlite_on_connect(connection: Any) -> None:
         connection.autocommit = False
 
 
-# Locks of a test that failed must not stop the next one.
-POSTGRESQL_RESET = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+_PUBLIC = "'public'::regnamespace"
+_IN_PUBLIC = f"IN (SELECT oid FROM pg_class WHERE relnamespace = {_PUBLIC})"
+
+#: The rows of the catalog that DDL writes, with the numbers of the transactions that wrote them.
+_CATALOG = {
+    "pg_class": f"relnamespace = {_PUBLIC}",
+    "pg_attribute": f"attrelid {_IN_PUBLIC}",
+    "pg_attrdef": f"adrelid {_IN_PUBLIC}",
+    "pg_constraint": f"connamespace = {_PUBLIC}",
+    "pg_trigger": f"tgrelid {_IN_PUBLIC}",
+    "pg_policy": f"polrelid {_IN_PUBLIC}",
+    "pg_rewrite": f"ev_class {_IN_PUBLIC}",
+    "pg_proc": f"pronamespace = {_PUBLIC}",
+    "pg_type": f"typnamespace = {_PUBLIC}",
+    "pg_namespace": f"oid = {_PUBLIC}",
+}
+
+POSTGRESQL_RESET = Reset(
+    alone="SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    "DROP SCHEMA public CASCADE",
-    "CREATE SCHEMA public",
+    look=[
+        " UNION ALL ".join(
+            f"SELECT '{catalog}', count(*), string_agg(xmin::text, ' ' ORDER BY ctid) FROM {catalog} WHERE {which}"
+            for catalog, which in _CATALOG.items()
+        )
+    ],
+    anew=["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"],
+    clear=[
+        "DELETE FROM child",
+        "DELETE FROM parent",
+        "DELETE FROM item",
+        f"SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S' AND relnamespace = {_PUBLIC}",
+    ],
 )
 
-
-MARIADB_RESET = (
-    "BEGIN NOT ATOMIC"
+MARIADB_RESET = Reset(
+    alone="BEGIN NOT ATOMIC"
     " DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;"  # it has gone by itself
     " FOR other IN (SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID())"
     " DO EXECUTE IMMEDIATE CONCAT('KILL ', other.id); END FOR;"
     " END",
-    "DROP DATABASE test",
-    "CREATE DATABASE test",
-    "USE test",
+    look=[
+        "SHOW FULL TABLES",
+        "SHOW CREATE TABLE item",
+        "SHOW CREATE TABLE parent",
+        "SHOW CREATE TABLE child",
+        "SHOW TRIGGERS",
+        "SELECT name FROM mysql.proc WHERE db = DATABASE()",
+    ],
+    anew=["DROP DATABASE test", "CREATE DATABASE test", "USE test"],
+    clear=[  # only TRUNCATE lets the numbers begin again; it is not cheap, and is left out where they have not begun
+        "DELETE FROM child",
+        "DELETE FROM parent",
+        "DELETE FROM item",
+        "BEGIN NOT ATOMIC SET foreign_key_checks = 0;"
+        " FOR used IN (SELECT table_name AS t FROM information_schema.tables"
+        " WHERE table_schema = DATABASE() AND auto_increment > 1)"
+        " DO EXECUTE IMMEDIATE CONCAT('TRUNCATE ', used.t); END FOR;"
+        " SET foreign_key_checks = 1; END",
+    ],
 )
 
 
@@ -204,7 +248,7 @@ class Site:
     has: Iterable[str]
     in_transaction: Callable[[Any], bool]  # asked of the driver's own connection
     on_connect: Callable[[Any], None] = lambda connection: None  # given SQLAlchemy's DBAPI connection
-    reset: tuple[str, ...] = ()  # statements that empty the database before a test
+    reset: Reset | None = None  # how the database is emptied before a test; None: it is new
     sql: Mapping[str, str] = field(default_factory=dict)  # statements in the words of the database, see above
     lock_all: str | None = None  # a statement that is refused while anybody holds a lock
     connect_args: Mapping[str, Any] = field(default_factory=dict)

@@ -175,9 +175,10 @@ class World:
 
     def prepare(self) -> None:
         with self.aside.begin() as connection:
-            for statement in self.site.reset:
-                connection.execute(text(statement))
-            tables.create_all(connection, checkfirst=False)
+            if self.site.reset is None:
+                tables.create_all(connection, checkfirst=False)
+            else:
+                self.site.reset.empty(connection, tables)
 
     def check_pool(self) -> None:
         """The pool is whole: nothing is checked out, and no driver connection is in a transaction."""
