@@ -48,7 +48,7 @@ CAPABILITIES = {
     "kill": "another connection can end this one: pg_terminate_backend",
     "network": "reached through TCP: the fixture `proxy` can cut the connection",
     "commit_status": "the outcome of a lost COMMIT can be asked for",
-    "two_phase": "PREPARE TRANSACTION",
+    "two_phase": "a transaction can be prepared: PREPARE TRANSACTION, XA PREPARE",
     "pipeline": "the driver has a pipeline mode",
     "cursors": "a result can be streamed while other statements are sent",
     "loader": "loading has an algorithm of its own, not only the cautious one",
@@ -71,7 +71,7 @@ POSTGRESQL = {
 }  # fmt: skip
 MARIADB = {
     "implicit_commit", "many_writers", "isolation_levels", "kill", "network", "deadlock_ends_all",
-    "begins_with_tables", "read_only_begin", "one_at_a_time",
+    "begins_with_tables", "read_only_begin", "one_at_a_time", "two_phase",
 }  # fmt: skip
 
 
@@ -180,6 +180,9 @@ MARIADB_RESET = (
     "USE test",
 )
 
+
+#: Drivers, by face, of a database where DDL commits: for sessions on several databases.
+IMPLICIT_COMMIT_DRIVERS: Mapping[Face, str] = {"sync": "mariadb+pymysql", "async": "mariadb+asyncmy"}
 
 #: Text; MariaDB wants to know how long it may be.
 NAME = String().with_variant(String(200), "mariadb")

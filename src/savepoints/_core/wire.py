@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Dialect
 
 from savepoints import errors
-from savepoints._core import adopt, past, plain
+from savepoints._core import adopt, past, phases, plain
 from savepoints._core.dialects import Answers
 from savepoints._core.marks import send
 from savepoints._core.plain import PlainCode
@@ -56,6 +56,7 @@ def answer_hooks(dialect: Dialect) -> None:
         answers["do_savepoint"] = partial(_savepoint, wire)
         answers["do_rollback_to_savepoint"] = partial(_rollback_to, wire)
         answers["do_release_savepoint"] = partial(_release, wire)
+    answers |= phases.answers(row, dialect)
     _answers.set(dialect, answers)
 
 

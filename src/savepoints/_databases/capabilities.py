@@ -181,6 +181,10 @@ class Capabilities:
             driver's cursor (as SQLAlchemy adapts it).
         named: Constraint and column that an error names, as far as the driver tells them.
         two_phase: None where a transaction can be prepared, else why not.
+        two_phase_refused: Why this server begins no two-phase transaction, from its error; None for any other error.
+        undo_unprepared: SQL that rolls back a two-phase transaction which is not prepared, given its name: each
+            statement is sent, for the one before is refused where the transaction is past that step. Empty where
+            ROLLBACK does it.
         commit_number: SQL that gives the number of the transaction, if it wrote, and the life of the server in which
             that number holds, as texts; None where that is no help.
         commit_status: SQL that tells what became of the transaction ``:number``, and the life of the server that says
@@ -235,6 +239,8 @@ class Capabilities:
     begin_read_only: str | None = None
     restart: str | None = None
     two_phase: str | None = "it is not known how to prepare a transaction"
+    two_phase_refused: Callable[[BaseException], str | None] = _none
+    undo_unprepared: tuple[str, ...] = ()
     commit_number: str | None = None
     commit_status: str | None = None
     commit_answers: Mapping[tuple[bool, str | None], Outcome] = field(default_factory=dict)
