@@ -87,6 +87,8 @@ POSTGRESQL_SQL = {
     "sleep": "SELECT pg_sleep(60)",
     "running": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = :query",
     "isolation": "SHOW transaction_isolation",
+    "few": "CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 1",
+    "many again": "DROP ROLE few",
     "outlives us": "SET LOCAL deadlock_timeout = '10s'",  # in a deadlock: who looks for it first is its victim
 }
 MARIADB_SQL = {
@@ -102,6 +104,11 @@ MARIADB_SQL = {
     "sleep": "SELECT SLEEP(60)",
     "running": "SELECT count(*) FROM information_schema.processlist WHERE info = :query",
     "isolation": "SELECT LOWER(REPLACE(@@tx_isolation, '-', ' '))",
+    "few": (
+        "BEGIN NOT ATOMIC CREATE USER few@'127.0.0.1' IDENTIFIED BY 'few'; GRANT ALL ON test.* TO few@'127.0.0.1';"
+        " SET GLOBAL max_connections = 10; END"
+    ),
+    "many again": "BEGIN NOT ATOMIC SET GLOBAL max_connections = 100; DROP USER few@'127.0.0.1'; END",
     "set": "SET max_statement_time = 77",
     "shown": "SELECT @@max_statement_time",
     "outlives us": "INSERT INTO parent (id) SELECT seq FROM seq_1_to_200",  # the victim is who has written less

@@ -175,6 +175,7 @@ class Capabilities:
         not_rolled_back: The number of the warning that some rows cannot be rolled back.
         kind: What sort of error it is.
         code: The database's own code of an error, as text.
+        refused: What an error means that came while connecting, as such a code.
         errors: The table of errors, by that code.
         raised_by: The packages whose exceptions the driver raises, by which an error is known to be this database's.
         provoke: Has the database or the driver raise an error of a code, for tests of what comes after it; given the
@@ -217,6 +218,7 @@ class Capabilities:
     aftermath: Callable[[Any, BaseException], Aftermath | None]
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
+    refused: Callable[[BaseException], str | None] | None = None
     errors: Rules = field(default_factory=dict)
     raised_by: tuple[str, ...] = ()
     named: Callable[[BaseException], tuple[str | None, str | None]] = _unnamed

@@ -19,8 +19,12 @@ _AGAIN, _PART = RetryFrom.TRANSACTION, RetryFrom.SAVEPOINT
 ERRORS: Rules = {
     "1020": Rule(Kind.SERIALIZATION, _AGAIN),
     "1021": Rule(Kind.FULL, _AGAIN, "make space"),
+    "1040": Rule(Kind.UNAVAILABLE, _AGAIN),
+    "1045": Rule(Kind.PROGRAMMING),
     "1047": Rule(Kind.UNAVAILABLE, _AGAIN),  # Galera: this node has no quorum
     "1048": Rule(Kind.NOT_NULL),
+    "1049": Rule(Kind.PROGRAMMING),
+    "1053": Rule(Kind.DISCONNECT, _AGAIN),
     "1054": Rule(Kind.PROGRAMMING),
     "1062": Rule(Kind.UNIQUE),
     "1064": Rule(Kind.PROGRAMMING),
@@ -28,10 +32,12 @@ ERRORS: Rules = {
     "1142": Rule(Kind.PROGRAMMING),
     "1146": Rule(Kind.PROGRAMMING),
     "1180": Rule(Kind.UNAVAILABLE, _AGAIN),  # Galera: it was lost while COMMIT was under way
+    "1203": Rule(Kind.UNAVAILABLE, _AGAIN),
     "1205": Rule(Kind.LOCK_TIMEOUT, _PART),
     "1213": Rule(Kind.DEADLOCK, _AGAIN),  # also a transaction that Galera has refused or ended for another node's
     "1216": Rule(Kind.FOREIGN_KEY),
     "1217": Rule(Kind.FOREIGN_KEY),
+    "1226": Rule(Kind.UNAVAILABLE, _AGAIN),
     "1264": Rule(Kind.DATA),
     "1265": Rule(Kind.DATA),
     "1292": Rule(Kind.DATA),
@@ -45,6 +51,9 @@ ERRORS: Rules = {
     "1614": Rule(Kind.DEADLOCK, _AGAIN),
     "1927": Rule(Kind.DISCONNECT, _AGAIN),
     "1969": Rule(Kind.STATEMENT_TIMEOUT, _PART),
+    "2002": Rule(Kind.DISCONNECT, _AGAIN),
+    "2003": Rule(Kind.DISCONNECT, _AGAIN),
+    "2005": Rule(Kind.DISCONNECT, _AGAIN),
     "2006": Rule(Kind.DISCONNECT, _AGAIN),
     "2013": Rule(Kind.DISCONNECT, _AGAIN),
     "2055": Rule(Kind.DISCONNECT, _AGAIN),
