@@ -29,12 +29,13 @@ def tests(session: nox.Session, sqlalchemy: str) -> None:
 
 @nox.session(python="3.11")
 def soak(session: nox.Session) -> None:
-    """The long runs: 2,000 kills of a program on a file, 100 crashes of a server, other random tables to load.
+    """The long runs: 2,000 kills of a program on a file, 100 crashes of a server, 10,000 increments on a cluster whose
+    nodes are killed, other random tables to load.
 
-    About half an hour.
+    About an hour.
     """
     sync(session, "dev")
-    for tests in ("tests/faults/test_crashes.py", "tests/load"):
+    for tests in ("tests/faults/test_crashes.py", "tests/faults/test_galera_kills.py", "tests/load"):
         session.run("pytest", tests, "-n0", "-s", *session.posargs, env={"SAVEPOINTS_SOAK": "1"})
 
 

@@ -238,8 +238,12 @@ class Postgres(Server):
 
     def recover(self) -> None:
         """Start it again after a crash, on the port that it had."""
+        self.launch("-w")
+
+    def launch(self, wait: str = "-W") -> None:
+        """Start it, and do not wait until it takes connections."""
         data, log = self.folder / "data", self.folder / "log"
-        self.run(self._binaries / "pg_ctl", "-D", data, "-w", "-l", log, "-o", f"-p {self._port}", "start")
+        self.run(self._binaries / "pg_ctl", "-D", data, wait, "-l", log, "-o", f"-p {self._port}", "start")
 
 
 class SystemPostgres(Postgres):
@@ -324,10 +328,15 @@ class Node:
 
     def start(self, *arguments: str) -> None:
         """Start it, and wait until it takes connections."""
-        once_more(lambda: self._start(*arguments))
 
-    def _start(self, *arguments: str) -> None:
-        self.port = free_port()
+        def start() -> None:
+            self.port = free_port()
+            self.recover(*arguments)
+
+        once_more(start)
+
+    def recover(self, *arguments: str) -> None:
+        """Start it on the port that it has: also again, after it was killed."""
         own = "".join(
             f"{key} = {self.folder}/{file}\n"
             for key, file in (

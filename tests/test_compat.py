@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy import Engine, create_engine, delete, event, insert, select, text, update
 from sqlalchemy import inspect as inspect_object
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -147,6 +149,23 @@ def test_binds(engine: Engine, other: Engine) -> None:
 def test_isolation_level_on_connect(level: Any) -> None:
     engine = create_engine("sqlite://", isolation_level=level) if level else create_engine("sqlite://")
     assert _compat.isolation_level_on_connect(engine.dialect) == level
+
+
+def test_while_connecting(engine: Engine) -> None:
+    def refuses() -> Any:
+        raise sqlite3.OperationalError("unable to open")
+
+    nowhere = create_engine("sqlite://", creator=refuses)
+    for connect in (nowhere.connect, nowhere.raw_connection, Session(nowhere).connection):
+        with pytest.raises((OperationalError, sqlite3.OperationalError)) as caught:
+            connect()
+        error = caught.value
+        assert _compat.while_connecting(error)
+        assert _compat.while_connecting(getattr(error, "orig", None) or error)
+    with engine.connect() as connection, pytest.raises(OperationalError) as caught:
+        connection.execute(text("SELECT no_such_column"))
+    assert not _compat.while_connecting(caught.value)
+    assert not _compat.while_connecting(OperationalError("", None, Exception()))
 
 
 def test_isolation_level_on_connect_is_not_that_of_options(engine: Engine) -> None:

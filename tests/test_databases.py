@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import registry
+from sqlalchemy.orm import sessionmaker
 
 from savepoints import ImplicitCommit, transaction
 from savepoints._databases import ROWS, Aftermath, capabilities
@@ -34,6 +35,13 @@ def test_a_server_that_is_called_by_another_name_is_recognised(mariadb: MariaDB)
         assert capabilities(engine.dialect) is ROWS["mariadb", "pymysql"]
         with pytest.raises(ImplicitCommit):
             connection.execute(text("CREATE TABLE made (id INTEGER)"))
+    engine.dispose()
+
+
+def test_it_is_recognised_before_a_session_is_told_that_it_cannot_prepare(mariadb: MariaDB) -> None:
+    engine = create_engine(mariadb.url("mysql+pymysql"))
+    with transaction(sessionmaker(engine), twophase=True) as session:
+        assert session.scalar(text("SELECT @@in_transaction")) == 1
     engine.dispose()
 
 

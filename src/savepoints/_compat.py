@@ -57,6 +57,19 @@ def isolation_level_on_connect(dialect: Dialect) -> str | None:
     return dialect._on_connect_isolation_level
 
 
+def while_connecting(error: BaseException) -> bool:
+    """Whether an error came while a connection was asked for: nobody tells, but its traceback.
+
+    SQLAlchemy's error for it is that of a COMMIT without an answer.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is Engine.raw_connection.__code__:
+            return True
+        trace = trace.tb_next
+    return False
+
+
 def lazy_loaded_from(context: ExecutionContext) -> InstanceState[Any] | None:
     """The object whose relationship a statement loads lazily.
 

@@ -127,8 +127,8 @@ def transaction(
         read_only: Writes are refused by the database.
         deferrable: With ``SERIALIZABLE`` and ``read_only`` on PostgreSQL: wait for a snapshot that cannot fail.
         immediate: On SQLite take the write lock at once (BEGIN IMMEDIATE); elsewhere nothing.
-        twophase: Prepare first, then commit (PREPARE TRANSACTION, COMMIT PREPARED): with a session on several engines
-            all of them are prepared before the first commits. Each must be able to.
+        twophase: Prepare first, then commit (PREPARE TRANSACTION and COMMIT PREPARED, XA PREPARE and XA COMMIT): with a
+            session on several engines all of them are prepared before the first commits. Each must be able to.
         rollback: Always roll back: a dry run.
         independent: Allow a second transaction on the same engine in the same task.
         track_commit: Remember what is needed to ask what became of a COMMIT whose answer was lost

@@ -19,7 +19,16 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from savepoints import CommitOutcomeUnknown, Retry, TransactionLost, attempts, classify, savepoint, transaction
+from savepoints import (
+    CommitOutcomeUnknown,
+    NotSupported,
+    Retry,
+    TransactionLost,
+    attempts,
+    classify,
+    savepoint,
+    transaction,
+)
 from savepoints._databases import capabilities
 from tests.behaviours.steps import fails
 from tests.conftest import new_cluster
@@ -114,6 +123,18 @@ async def test_f17_an_abort_found_by_the_end_of_a_block(on_a_node: World, galera
             raise own
     assert caught.value is own
     assert any("nothing of transaction" in note for note in own.__notes__)
+    await theirs_alone(world)
+
+
+async def test_n_a_cluster_prepares_nothing(on_a_node: World) -> None:
+    """The server says so when the transaction begins, and it is told in our words."""
+    world = on_a_node
+    for _ in range(2):
+        with fails(NotSupported, "Galera has no XA transactions"):
+            async with world.transaction(world.source, twophase=True) as t:
+                await world.insert(t, 5, "ours")
+    with world.aside.begin() as other:
+        other.execute(THEIRS)
     await theirs_alone(world)
 
 

@@ -50,7 +50,7 @@ CAPABILITIES = {
     "kill": "another connection can end this one: pg_terminate_backend",
     "network": "reached through TCP: the fixture `proxy` can cut the connection",
     "commit_status": "the outcome of a lost COMMIT can be asked for",
-    "two_phase": "PREPARE TRANSACTION",
+    "two_phase": "a transaction can be prepared: PREPARE TRANSACTION, XA PREPARE",
     "pipeline": "the driver has a pipeline mode",
     "cursors": "a result can be streamed while other statements are sent",
     "loader": "loading has an algorithm of its own, not only the cautious one",
@@ -73,7 +73,7 @@ POSTGRESQL = {
 }  # fmt: skip
 MARIADB = {
     "implicit_commit", "many_writers", "isolation_levels", "kill", "network", "deadlock_ends_all",
-    "begins_with_tables", "read_only_begin", "one_at_a_time",
+    "begins_with_tables", "read_only_begin", "one_at_a_time", "two_phase",
 }  # fmt: skip
 
 
@@ -89,6 +89,8 @@ POSTGRESQL_SQL = {
     "sleep": "SELECT pg_sleep(60)",
     "running": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = :query",
     "isolation": "SHOW transaction_isolation",
+    "few": "CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 1",
+    "many again": "DROP ROLE few",
     "outlives us": "SET LOCAL deadlock_timeout = '10s'",  # in a deadlock: who looks for it first is its victim
 }
 MARIADB_SQL = {
@@ -104,6 +106,11 @@ MARIADB_SQL = {
     "sleep": "SELECT SLEEP(60)",
     "running": "SELECT count(*) FROM information_schema.processlist WHERE info = :query",
     "isolation": "SELECT LOWER(REPLACE(@@tx_isolation, '-', ' '))",
+    "few": (
+        "BEGIN NOT ATOMIC CREATE USER few@'127.0.0.1' IDENTIFIED BY 'few'; GRANT ALL ON test.* TO few@'127.0.0.1';"
+        " SET GLOBAL max_connections = 10; END"
+    ),
+    "many again": "BEGIN NOT ATOMIC SET GLOBAL max_connections = 100; DROP USER few@'127.0.0.1'; END",
     "set": "SET max_statement_time = 77",
     "shown": "SELECT @@max_statement_time",
     "outlives us": "INSERT INTO parent (id) SELECT seq FROM seq_1_to_200",  # the victim is who has written less
@@ -224,6 +231,9 @@ MARIADB_RESET = Reset(
     ],
 )
 
+
+#: Drivers, by face, of a database where DDL commits: for sessions on several databases.
+IMPLICIT_COMMIT_DRIVERS: Mapping[Face, str] = {"sync": "mariadb+pymysql", "async": "mariadb+asyncmy"}
 
 #: Text; MariaDB wants to know how long it may be.
 NAME = String().with_variant(String(200), "mariadb")

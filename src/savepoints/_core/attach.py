@@ -5,19 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, SessionTransactionOrigin
 
 from savepoints import _compat, errors
 from savepoints._core import adopt, refusals
 from savepoints._core.face import Face
+from savepoints._core.guards import watch_engine
 from savepoints._core.join import join, steer
-from savepoints._core.options import Asked, refuse_single_phase
+from savepoints._core.options import Asked, Options, refuse_single_phase
 from savepoints._core.outcome import Tracker
 from savepoints._core.roots import ConnectionRoot, SessionRoot, refuse_autocommit
 from savepoints._core.sessions import watch_session
 from savepoints._core.stack import KEY, Stack, detach
-from savepoints._databases import Capabilities, capabilities
+from savepoints._databases import Capabilities, capabilities, knows_its_server
 from savepoints._model.levels import End
 from savepoints._model.states import Move
 from savepoints._places import caller, worker
@@ -124,6 +125,7 @@ def _begin_connection(target: Connection, face: Face, asked: Asked) -> Stack:
     try:
         _set_options(stack, target, options.execution_options(row))
         if options.twophase:
+            watch_engine(target.engine)
             target.begin_twophase()
         else:
             target.begin()
@@ -158,7 +160,7 @@ def _begin_session(session: Session, face: Face, asked: Asked) -> Stack:
     adopted = session.get_transaction()
     connections = [] if adopted is None else list(_compat.connections(adopted))
     bind = session.bind or (connections[0] if connections else None)
-    row = capabilities(None if bind is None else bind.dialect)
+    row = _row(bind, options)
     wanted = options._replace(twophase=options.twophase and bind is not None).execution_options(row)
     if (options.for_one_database and (connections or bind is None)) or (options.twophase and connections):
         raise errors.AlreadyInTransaction(
@@ -190,10 +192,20 @@ def _begin_session(session: Session, face: Face, asked: Asked) -> Stack:
     return stack
 
 
+def _row(bind: Engine | Connection | None, options: Options) -> Capabilities:
+    """The row of what a session is bound to; if it matters, the server is asked what it is."""
+    if bind is None:
+        return capabilities(None)
+    if options.twophase and isinstance(bind, Engine) and not knows_its_server(bind.dialect):
+        bind.connect().close()
+    return capabilities(bind.dialect)
+
+
 def _begin_twophase(stack: Stack, session: Session) -> None:
     """Ask all that the session may use, for SQLAlchemy itself would only fail; then have it prepare, for once."""
     for bind in _compat.binds(session):
-        refuse_single_phase(capabilities(bind.dialect))
+        refuse_single_phase(_row(bind, stack.options))
+        watch_engine(bind.engine)
     before = session.twophase
     session.twophase = True
     stack.restore += (lambda: setattr(session, "twophase", before),)

@@ -247,8 +247,9 @@ def _discard_unsure(stack: Stack) -> None:
     Its BEGIN may be on its way, also for a statement of somebody's listener, which SQLAlchemy 2.0 does not know of and
     would send no ROLLBACK for (#13381).
     """
-    for connection in stack.root.connections if stack.capabilities.rollback_left_out else ():
-        if id(connection) not in stack.begun and not connection.closed and not connection.invalidated:
+    for connection in stack.root.connections:
+        begins_late = stack.row_of(connection).rollback_left_out and id(connection) not in stack.begun
+        if begins_late and not connection.closed and not connection.invalidated:
             connection.invalidate()
 
 

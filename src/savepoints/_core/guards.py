@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
-from savepoints._core import adopt, implicit, past, refusals, streams, unsaved
+from savepoints._core import adopt, implicit, past, phases, refusals, streams, unsaved
 from savepoints._core.driver import cover, note_touched, was_open
 from savepoints._core.stack import Stack, detach
 from savepoints._core.stack import stack_of as any_stack_of
@@ -83,9 +83,10 @@ def _before_cursor_execute(
         return statement, parameters
     if stack.turn.pid != process.pid:
         stack.turn.check_process("send SQL")
-    if len(stack.begun) < len(stack.root.connections) and stack.capabilities.begin is None:
+    row = stack.row_of(connection)
+    if len(stack.begun) < len(stack.root.connections) and row.begin is None:
         stack.note_begin(connection)
-    if stack.capabilities.effect is not None:
+    if row.effect is not None:
         implicit.watch(stack, connection, statement)
     if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
         _guard(stack)
@@ -138,7 +139,9 @@ def handle_error(context: ExceptionContext) -> None:
     stack = adopt.current(connection) or _after_error_of_plain_code(connection, context)
     if stack is None:
         return
-    if context.is_disconnect and stack.capabilities.still_connected(connection.connection.driver_connection, error):
+    if context.is_disconnect and stack.row_of(connection).still_connected(
+        connection.connection.driver_connection, error
+    ):
         context.is_disconnect = False
     cause = context.sqlalchemy_exception or error
     what = _told(capabilities(connection.dialect), context)
@@ -189,7 +192,7 @@ def _after_error_of_plain_code(connection: Connection, context: ExceptionContext
 def _roll_back(connection: Connection, error: BaseException | None) -> None:
     """End what a refused COMMIT has left open, which SQLAlchemy would hand to the pool's next user."""
     try:
-        connection.dialect.do_rollback(connection.connection)
+        phases.roll_back_driver(connection)
     except Exception as second:
         if error is not None:
             error.add_note(f"the connection was discarded: rolling back failed with {type(second).__name__}")
@@ -230,7 +233,7 @@ def _asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
 
 
 def _commit_failed(stack: Stack, connection: Connection, context: ExceptionContext, cause: Cause) -> None:
-    unanswered = context.is_disconnect or stack.capabilities.commit_unanswered(context.original_exception)
+    unanswered = context.is_disconnect or stack.row_of(connection).commit_unanswered(context.original_exception)
     if (unanswered or stack.second_phase) and cause.error is not None:
         stack.lose(cause.error, cause.what)  # what was prepared stays so until somebody ends it
         return
@@ -271,16 +274,21 @@ def _on_commit(connection: Connection) -> None:
     if not stack.turn.taken and not stack.leaving:
         _refuse_plain_commit(stack, connection)
     if stack.tracker is not None:
-        stack.tracker.note(connection, stack.capabilities)
+        stack.tracker.note(connection, stack.row_of(connection))
     _undo_settings(stack, connection)
     if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)
+    _settle_later(stack, connection)
+
+
+def _settle_later(stack: Stack, connection: Connection) -> None:
+    """SQLAlchemy has no event after a connection's COMMIT: whoever looks at the transaction is told."""
     if not stack.turn.taken and stack.root.session is None:
         root = connection.get_transaction()
         how = End(f"committed by {ending()}")
 
         def settle() -> None:
-            # SQLAlchemy has no event after a connection's COMMIT: it was answered once its transaction is inactive
+            # it was answered once SQLAlchemy's transaction is inactive
             if root is None or not root.is_active:
                 stack.committed(how)
 
@@ -290,18 +298,26 @@ def _on_commit(connection: Connection) -> None:
 def _on_prepare(connection: Connection, xid: Any) -> None:
     """The first of two phases: a refusal is one of the COMMIT, and without an answer nobody knows."""
     stack = stack_of(connection)
-    if stack is not None:
-        if stack.tracker is not None:
-            stack.tracker.note(connection, stack.capabilities)
-        if stack.transaction.recorded is State.OPEN:
-            stack.transaction.move(Move.COMMIT)
+    if stack is None:
+        return
+    if not stack.turn.taken and not stack.leaving:
+        stack.refuse_commit("prepare()")
+    if stack.tracker is not None:
+        stack.tracker.note(connection, stack.row_of(connection))
+    if stack.transaction.recorded is State.OPEN:
+        stack.transaction.move(Move.COMMIT)
 
 
 def _on_commit_twophase(connection: Connection, xid: Any, is_prepared: bool) -> None:
-    """All are prepared, and this one is the first to commit, or one of the next."""
+    """All are prepared, and this one is the first to commit, or one of the next; or it commits in one step."""
     stack = stack_of(connection)
-    if stack is not None:
-        stack.second_phase = is_prepared
+    if stack is None:
+        return
+    stack.second_phase = is_prepared
+    if is_prepared:
+        _settle_later(stack, connection)
+    else:
+        _on_commit(connection)
 
 
 def _on_rollback_twophase(connection: Connection, xid: Any, is_prepared: bool) -> None:
@@ -319,7 +335,7 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
         cause = stack.transaction.cause or Cause("connection.commit() was refused", error, caller())
         if not connection.invalidated:
             _prepare_rollback(stack, connection)
-            connection.dialect.do_rollback(connection.connection)
+            phases.roll_back_driver(connection)
         stack.rolled_back(End("rolled back: connection.commit() was refused", caller()))
         stack.transaction.cause = cause
         raise
@@ -334,7 +350,7 @@ def _undo_settings(stack: Stack, connection: Connection) -> None:
 
 def _prepare_rollback(stack: Stack, connection: Connection) -> None:
     """See to it that the driver takes a rollback also where the database has ended the transaction."""
-    row = stack.capabilities
+    row = stack.row_of(connection)
     if row.begin is not None and row.rollback_refused(connection.connection.driver_connection):
         past.send(connection.dialect, connection.connection, row.begin)
 

@@ -63,7 +63,7 @@ def watch(stack: Stack, connection: Connection, statement: str) -> None:
     """
     if stack.doubt is not None:
         stack.doubt.settle(stack)
-    effect_of = stack.capabilities.effect
+    effect_of = stack.row_of(connection).effect
     if effect_of is None or id(connection) not in stack.begun or stack.transaction.recorded is State.LOST:
         return
     look(stack, connection, statement, effect_of)

@@ -17,7 +17,6 @@ from savepoints import _compat
 from savepoints._core import past
 from savepoints._core.objects import Shown, Touched, forget_changes, restore
 from savepoints._databases import Capabilities
-from savepoints._databases.capabilities import Wire
 
 if TYPE_CHECKING:
     from savepoints._core.stack import Stack
@@ -57,20 +56,21 @@ def send(connection: Connection, statement: str) -> None:
     connection.exec_driver_sql(statement, () if connection.dialect.positional else {}, _CONTROL)
 
 
-def send_rollback_to(row: Capabilities, connection: Connection, statement: str) -> None:
+def send_rollback_to(row: Capabilities, connection: Connection, name: str) -> None:
     """Send ROLLBACK TO, and tell of what it has left."""
-    send(connection, statement)
+    if row.wire is not None:
+        send(connection, row.wire.rollback_to.format(name))
     past.warn_leftovers(connection.dialect, row, connection.connection)
 
 
-def send_undo(row: Capabilities, connection: Connection, wire: Wire, name: str) -> None:
+def send_undo(row: Capabilities, connection: Connection, name: str) -> None:
     """Undo a savepoint and end it: in one round trip, where the driver takes both statements at once."""
-    if row.takes_two(connection.connection.driver_connection):
-        send(connection, wire.undo.format(name))
+    if row.wire is not None and row.takes_two(connection.connection.driver_connection):
+        send(connection, row.wire.undo.format(name))
         return
-    send_rollback_to(row, connection, wire.rollback_to.format(name))
-    if wire.release is not None:
-        send(connection, wire.release.format(name))
+    send_rollback_to(row, connection, name)
+    if row.wire is not None and row.wire.release is not None:
+        send(connection, row.wire.release.format(name))
 
 
 def session_connections(session: Session) -> list[Connection]:
@@ -95,7 +95,7 @@ class ConnectionMark:
         self.connection = connection
         # by depth, so that drivers which prepare statements see the same few texts again and again
         self.name = f"sp_{len(stack.levels) + 1}"
-        wire = stack.capabilities.wire
+        wire = stack.row_of(connection).wire
         if wire is None:
             connection.dialect.do_savepoint(connection, self.name)
         else:
@@ -105,16 +105,16 @@ class ConnectionMark:
         """Nothing is pending on a connection."""
 
     def rollback(self, *, keep: bool) -> None:
-        wire = self.stack.capabilities.wire
-        if wire is None:
+        row = self.stack.row_of(self.connection)
+        if row.wire is None:
             self.connection.dialect.do_rollback_to_savepoint(self.connection, self.name)
         elif keep:
-            send_rollback_to(self.stack.capabilities, self.connection, wire.rollback_to.format(self.name))
+            send_rollback_to(row, self.connection, self.name)
         else:
-            send_undo(self.stack.capabilities, self.connection, wire, self.name)
+            send_undo(row, self.connection, self.name)
 
     def release(self) -> None:
-        wire = self.stack.capabilities.wire
+        wire = self.stack.row_of(self.connection).wire
         if wire is None:
             self.connection.dialect.do_release_savepoint(self.connection, self.name)
         elif wire.release is not None:
@@ -201,11 +201,12 @@ class SessionMark:
         self.session.flush()
 
     def rollback(self, *, keep: bool) -> None:
-        wire = self.stack.capabilities.wire
-        if wire is not None and self.names and self.touched.is_light(self.session, self.nested):
+        spelled = [(self.stack.row_of(connection), connection, name) for connection, name in self.names]
+        known = spelled and all(row.wire is not None for row, _, _ in spelled)
+        if known and self.touched.is_light(self.session, self.nested):
             # Note [Keeping the nested transaction]
-            for connection, name in self.names:
-                send_rollback_to(self.stack.capabilities, connection, wire.rollback_to.format(name))
+            for row, connection, name in spelled:
+                send_rollback_to(row, connection, name)
             # the nested transaction that stays would still expire what it has seen written, when a flush fails
             self._restore(self.touched.shown)
             if not keep:
@@ -226,16 +227,14 @@ class SessionMark:
 
     def _forget_on_server(self) -> None:
         """SQLAlchemy leaves a rolled-back savepoint on the server, where they pile up."""
-        wire = self.stack.capabilities.wire
-        if wire is None or wire.release is None:
-            return
         for connection, name in self.names:
-            if connection.invalidated:
+            row = self.stack.row_of(connection)
+            if row.wire is None or row.wire.release is None or connection.invalidated:
                 continue
             if self.refused:
-                send_undo(self.stack.capabilities, connection, wire, name)
+                send_undo(row, connection, name)
             else:
-                send(connection, wire.release.format(name))
+                send(connection, row.wire.release.format(name))
         self.refused = False
 
     def _restore(self, shown: Shown | None = None) -> None:

@@ -35,14 +35,22 @@ class Options(NamedTuple):
                 raise refusals.autocommit()
             options["isolation_level"] = self.isolation_level
         if self.read_only:
-            if row.read_only is None and row.read_only_on is None and row.begin_read_only is None:
-                raise _unknown_option("read_only", row)
+            self._refuse_writing_only(row)
             options |= row.read_only or {}
         if self.deferrable:
             if row.deferrable is None:
                 raise _unknown_option("deferrable", row)
             options |= row.deferrable
         return options
+
+    def _refuse_writing_only(self, row: Capabilities) -> None:
+        if row.read_only is None and row.read_only_on is None and row.begin_read_only is None:
+            raise _unknown_option("read_only", row)
+        if self.twophase and row.begin_read_only is not None:
+            raise errors.NotSupported(
+                f"a two-phase transaction on {row.database} cannot be read-only: that is another BEGIN",
+                hint="leave one of the two options out",
+            )
 
 
 def refuse_single_phase(row: Capabilities) -> None:
@@ -52,10 +60,15 @@ def refuse_single_phase(row: Capabilities) -> None:
         NotSupported: This one is not, and why.
     """
     if row.two_phase is not None:
-        raise errors.NotSupported(
-            f"no two-phase transaction on {row.database} with {row.driver}: {row.two_phase}",
-            hint="leave `twophase=True` out, and give each database a transaction of its own",
-        )
+        raise single_phase(row, row.two_phase)
+
+
+def single_phase(row: Capabilities, reason: str) -> errors.NotSupported:
+    """Nothing can be prepared there, and why."""
+    return errors.NotSupported(
+        f"no two-phase transaction on {row.database} with {row.driver}: {reason}",
+        hint="leave `twophase=True` out, and give each database a transaction of its own",
+    )
 
 
 class Asked(NamedTuple):

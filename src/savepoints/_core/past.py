@@ -15,11 +15,11 @@ from savepoints.errors import NotRolledBack
 _logger = logging.getLogger("savepoints")
 
 
-def send(dialect: Dialect, dbapi_connection: Any, statement: str) -> None:
+def send(dialect: Dialect, dbapi_connection: Any, statement: str, parameters: tuple[Any, ...] = ()) -> None:
     """Send a statement that answers nothing."""
     cursor = dbapi_connection.cursor()
     try:
-        dialect.do_execute(cursor, statement, ())
+        dialect.do_execute(cursor, statement, parameters)
     finally:
         cursor.close()
 

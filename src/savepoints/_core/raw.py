@@ -48,7 +48,7 @@ def driver_work(connection: Connection, what: str) -> Iterator[PoolProxiedConnec
 
 
 def _note(stack: Stack, connection: Connection, proxy: PoolProxiedConnection, error: Exception, what: str) -> None:
-    row = stack.capabilities
+    row = stack.row_of(connection)
     kind, code = row.kind(error), row.code(error)
     told = f"{what} failed ({kind}{'' if code is None else f' {code}'})"
     database_error = isinstance(error, connection.dialect.loaded_dbapi.Error)
@@ -69,6 +69,6 @@ def _as_sqlalchemy(stack: Stack, connection: Connection, error: Exception, what:
     base = connection.dialect.loaded_dbapi.Error
     if isinstance(error, base):
         return DBAPIError.instance(what, None, error, base, hide_parameters=True, dialect=connection.dialect)
-    if stack.capabilities.code(error) is not None:  # asyncpg's own, which SQLAlchemy's adapter has not seen
+    if stack.row_of(connection).code(error) is not None:  # asyncpg's own, which SQLAlchemy's adapter has not seen
         return DBAPIError(what, None, error, hide_parameters=True)
     return error

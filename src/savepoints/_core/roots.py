@@ -106,7 +106,7 @@ def begin_driver(stack: Stack, connection: Connection) -> None:
     if id(connection) in stack.begun:
         return
     if row.begin is None:
-        _begun_by_driver(stack, connection)
+        _begun_by_driver(stack, connection, row)
         return
     driver_connection = connection.connection.driver_connection
     running = row.standing(driver_connection) is Aftermath.OPEN
@@ -122,8 +122,7 @@ def begin_driver(stack: Stack, connection: Connection) -> None:
         stack.undo = row.read_only_off
 
 
-def _begun_by_driver(stack: Stack, connection: Connection) -> None:
-    row = stack.capabilities
+def _begun_by_driver(stack: Stack, connection: Connection, row: Capabilities) -> None:
     if stack.options.read_only and row.begin_read_only is not None:
         connection.exec_driver_sql(row.begin_read_only)
     if row.effect is not None:  # a transaction is always open: from here on nothing may commit it by itself

@@ -18,7 +18,7 @@ from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
 from savepoints._core.options import Options
 from savepoints._core.outcome import Tracker
-from savepoints._databases import Aftermath
+from savepoints._databases import Aftermath, capabilities
 from savepoints._model.hooks import Hook, Occasion, checked
 from savepoints._model.levels import Cause, End, Ender, Level, SavepointLevel, TransactionLevel
 from savepoints._model.repairs import EVERY
@@ -211,6 +211,10 @@ class Stack:
             return "invalidated"
         return "in transaction" if connection.in_transaction() else "idle"
 
+    def row_of(self, connection: Connection) -> Capabilities:
+        """The row of one of the connections: those of a session may be of several databases."""
+        return self.capabilities if len(self.root.connections) < 2 else capabilities(connection.dialect)
+
     # -- the truth
 
     def look(self) -> None:
@@ -227,7 +231,7 @@ class Stack:
                 elif (
                     (driver := self.begun.get(id(connection))) is not None
                     and not connection.closed
-                    and (standing := self.capabilities.standing(driver)) is not Aftermath.OPEN
+                    and (standing := self.row_of(connection).standing(driver)) is not Aftermath.OPEN
                 ):
                     self._note_standing(standing)
 

@@ -27,9 +27,9 @@ def note(stack: Stack, result: Any) -> None:
 
 def buffer(stack: Stack) -> None:
     """Before a verb of ours sends anything: read the rest of what is streamed, where it would be in the way."""
-    if stack.capabilities.streams_block:
-        for level in (stack.transaction, *stack.levels):
-            for result in level.streams:
+    for level in (stack.transaction, *stack.levels):
+        for result in level.streams:
+            if stack.row_of(result.connection).streams_block:
                 _compat.buffer(result)
 
 

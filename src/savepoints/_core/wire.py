@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Dialect
 
 from savepoints import errors
-from savepoints._core import adopt, past, plain
+from savepoints._core import adopt, past, phases, plain
 from savepoints._core.dialects import Answers
 from savepoints._core.marks import send, send_rollback_to, send_undo
 from savepoints._core.plain import PlainCode
@@ -54,8 +54,9 @@ def answer_hooks(dialect: Dialect) -> None:
     wire = row.wire
     if wire is not None and wire.release is not None:
         answers["do_savepoint"] = partial(_savepoint, wire)
-        answers["do_rollback_to_savepoint"] = partial(_rollback_to, wire)
+        answers["do_rollback_to_savepoint"] = _rollback_to
         answers["do_release_savepoint"] = partial(_release, wire)
+    answers |= phases.answers(row, dialect)
     _answers.set(dialect, answers)
 
 
@@ -79,13 +80,13 @@ def _send(stack: Stack | None, connection: Connection, statement: str, name: str
         connection.exec_driver_sql(statement.format(name))
 
 
-def _send_back(connection: Connection, wire: Wire, name: str, *, release: bool) -> None:
+def _send_back(connection: Connection, name: str, *, release: bool) -> None:
     """Send ROLLBACK TO, and RELEASE after it."""
     row = capabilities(connection.dialect)
     if release:
-        send_undo(row, connection, wire, name)
+        send_undo(row, connection, name)
     else:
-        send_rollback_to(row, connection, wire.rollback_to.format(name))
+        send_rollback_to(row, connection, name)
 
 
 def _savepoint(wire: Wire, connection: Connection, name: str) -> None:
@@ -103,11 +104,11 @@ def _savepoint(wire: Wire, connection: Connection, name: str) -> None:
     _send(stack, connection, wire.savepoint, name)
 
 
-def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
+def _rollback_to(connection: Connection, name: str) -> None:
     stack = stack_of(connection)
     if stack is None:
         found = adopt.installations.get(connection.dialect)  # in autocommit mode
-        _send_back(connection, wire, name, release=found is not None and Repair.RELEASE in found.repairs)
+        _send_back(connection, name, release=found is not None and Repair.RELEASE in found.repairs)
         return
     if stack.doubt is not None:
         stack.doubt.settle(stack)
@@ -116,14 +117,14 @@ def _rollback_to(wire: Wire, connection: Connection, name: str) -> None:
     if stack.transaction.recorded is State.LOST or stack.settled:
         return
     if stack.plain is not None:
-        _undo(wire, stack, stack.plain, connection, name)
+        _undo(stack, stack.plain, connection, name)
         return
     with stack.letting_through():
-        _send_back(connection, wire, name, release=not stack.turn.taken and not _is_ours(stack, connection, name))
+        _send_back(connection, name, release=not stack.turn.taken and not _is_ours(stack, connection, name))
 
 
-def _undo(wire: Wire, stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:
-    _send_back(connection, wire, name, release=Repair.RELEASE in stack.repairs)
+def _undo(stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:
+    _send_back(connection, name, release=Repair.RELEASE in stack.repairs)
     code.ended(connection, name)
     if stack.stuck is not None:
         stack.heal()
@@ -147,17 +148,17 @@ def _release(wire: Wire, connection: Connection, name: str) -> None:
         try:
             stack.admit(stack.top, Move.RELEASE, "release a savepoint")
         except (errors.TransactionFailed, errors.TransactionDoomed):
-            _undo_refused(wire, stack, connection, name)
+            _undo_refused(stack, connection, name)
             raise
         plain.end(stack, connection, Move.OUTER_RELEASE, "released")
     _send(stack, connection, str(wire.release), name)
 
 
-def _undo_refused(wire: Wire, stack: Stack, connection: Connection, name: str) -> None:
+def _undo_refused(stack: Stack, connection: Connection, name: str) -> None:
     """Undo a plain nested transaction that cannot be kept: SQLAlchemy takes it for ended, and sends no ROLLBACK TO."""
     plain.end(stack, connection, Move.OUTER_ROLLBACK, "undone, for it could not be released,")
     with stack.letting_through():
-        _send_back(connection, wire, name, release=True)
+        _send_back(connection, name, release=True)
 
 
 def _release_or_undo(wire: Wire, stack: Stack, code: PlainCode, connection: Connection, name: str) -> None:
@@ -172,5 +173,5 @@ def _release_or_undo(wire: Wire, stack: Stack, code: PlainCode, connection: Conn
         if first is not None and not connection.invalidated:
             error.add_note(f"what failed first: {first.what} at {first.where}")
             if Repair.RELEASE in stack.repairs:
-                _undo(wire, stack, code, connection, name)
+                _undo(stack, code, connection, name)
         raise

@@ -33,6 +33,7 @@ __all__ = [
     "embedded_file",
     "embedded_url",
     "is_retryable",
+    "knows_its_server",
 ]
 
 #: All rows, by the dialect's name and driver.
@@ -46,6 +47,11 @@ def capabilities(dialect: Dialect | None) -> Capabilities:
     # SQLAlchemy's MySQL dialect knows which of the two it talks to after it has connected
     name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
     return ROWS.get((name, dialect.driver)) or cautious.row(name, dialect.driver)
+
+
+def knows_its_server(dialect: Dialect) -> bool:
+    """Whether its row is sure: SQLAlchemy's MySQL dialect has to connect once."""
+    return not hasattr(dialect, "is_mariadb") or getattr(dialect, "server_version_info", None) is not None
 
 
 def classify(error: BaseException) -> Classification:

@@ -179,12 +179,17 @@ class Capabilities:
         not_rolled_back: The number of the warning that some rows cannot be rolled back.
         kind: What sort of error it is.
         code: The database's own code of an error, as text.
+        refused: What an error means that came while connecting, as such a code.
         errors: The table of errors, by that code.
         raised_by: The packages whose exceptions the driver raises, by which an error is known to be this database's.
         provoke: Has the database or the driver raise an error of a code, for tests of what comes after it; given the
             driver's cursor (as SQLAlchemy adapts it).
         named: Constraint and column that an error names, as far as the driver tells them.
         two_phase: None where a transaction can be prepared, else why not.
+        two_phase_refused: Why this server begins no two-phase transaction, from its error; None for any other error.
+        undo_unprepared: SQL that rolls back a two-phase transaction which is not prepared, given its name: each
+            statement is sent, for the one before is refused where the transaction is past that step. Empty where
+            ROLLBACK does it.
         commit_number: SQL that gives the number of the transaction, if it wrote, and the life of the server in which
             that number holds, as texts; None where that is no help.
         commit_status: SQL that tells what became of the transaction ``:number``, and the life of the server that says
@@ -218,6 +223,7 @@ class Capabilities:
     aftermath: Callable[[Any, BaseException], Aftermath | None]
     kind: Callable[[BaseException], Kind]
     code: Callable[[BaseException], str | None]
+    refused: Callable[[BaseException], str | None] | None = None
     errors: Rules = field(default_factory=dict)
     raised_by: tuple[str, ...] = ()
     named: Callable[[BaseException], tuple[str | None, str | None]] = _unnamed
@@ -241,6 +247,8 @@ class Capabilities:
     begin_read_only: str | None = None
     restart: str | None = None
     two_phase: str | None = "it is not known how to prepare a transaction"
+    two_phase_refused: Callable[[BaseException], str | None] = _none
+    undo_unprepared: tuple[str, ...] = ()
     commit_number: str | None = None
     commit_status: str | None = None
     commit_answers: Mapping[tuple[bool, str | None], Outcome] = field(default_factory=dict)

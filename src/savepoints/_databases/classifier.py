@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from ssl import SSLError
 
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 
-from savepoints import errors
+from savepoints import _compat, errors
 from savepoints._databases.capabilities import Capabilities, Kind, RetryFrom, Rule, rule_of
 
 # What a driver's exception says where the database gave no code: names of PEP 249.
@@ -88,7 +89,15 @@ def _classified(error: BaseException, rows: Iterable[Capabilities]) -> Classific
         return _of_driver(error.orig, rows, error) if isinstance(error.orig, Exception) else None
     if isinstance(error, StatementError):  # made by SQLAlchemy before the driver was asked
         return Classification(Kind.PROGRAMMING)
+    if _cannot_be_reached(error):
+        return Classification(*_LOST)
     return _of_driver(error, rows)
+
+
+def _cannot_be_reached(error: BaseException) -> bool:
+    """An error of the network that a driver hands on as it is; what speaks of files and rights does not pass."""
+    passes = isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError, SSLError))
+    return passes and _compat.while_connecting(error)
 
 
 def _of_driver(
@@ -99,15 +108,22 @@ def _of_driver(
         return None
     code = None if row is None else row.code(error)
     constraint, column = (None, None) if row is None else row.named(error)
+    rule = _rule(error, row, code, told)
+    return Classification(*rule, code, constraint, column)
+
+
+def _rule(error: BaseException, row: Capabilities | None, code: str | None, told: DBAPIError | None) -> Rule:
     rule = Rule(Kind.OTHER) if row is None else rule_of(code, row.errors)
     if row is not None and row.kind(error) is Kind.CONSEQUENCE:
-        rule = Rule(Kind.CONSEQUENCE)
-    elif told is not None and told.connection_invalidated:
+        return Rule(Kind.CONSEQUENCE)
+    if _compat.while_connecting(error):  # nothing was begun
+        return rule if row is None or row.refused is None else rule_of(row.refused(error), row.errors)
+    if told is not None and told.connection_invalidated:
         # the statement that was on its way is told, but none for COMMIT: a plain one may have been stored
-        rule = _LOST if told.statement is not None else _UNKNOWN
-    elif rule.kind is Kind.OTHER and code is None:
-        rule = Rule(_CLASSES.get(type(error).__name__, Kind.OTHER))
-    return Classification(*rule, code, constraint, column)
+        return _LOST if told.statement is not None else _UNKNOWN
+    if rule.kind is Kind.OTHER and code is None:
+        return Rule(_CLASSES.get(type(error).__name__, Kind.OTHER))
+    return rule
 
 
 def _row_of(error: BaseException, rows: Iterable[Capabilities]) -> Capabilities | None:

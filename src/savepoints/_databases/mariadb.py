@@ -19,8 +19,12 @@ _AGAIN, _PART = RetryFrom.TRANSACTION, RetryFrom.SAVEPOINT
 ERRORS: Rules = {
     "1020": Rule(Kind.SERIALIZATION, _AGAIN),
     "1021": Rule(Kind.FULL, _AGAIN, "make space"),
+    "1040": Rule(Kind.UNAVAILABLE, _AGAIN),
+    "1045": Rule(Kind.PROGRAMMING),
     "1047": Rule(Kind.UNAVAILABLE, _AGAIN),  # Galera: this node has no quorum
     "1048": Rule(Kind.NOT_NULL),
+    "1049": Rule(Kind.PROGRAMMING),
+    "1053": Rule(Kind.DISCONNECT, _AGAIN),
     "1054": Rule(Kind.PROGRAMMING),
     "1062": Rule(Kind.UNIQUE),
     "1064": Rule(Kind.PROGRAMMING),
@@ -28,10 +32,12 @@ ERRORS: Rules = {
     "1142": Rule(Kind.PROGRAMMING),
     "1146": Rule(Kind.PROGRAMMING),
     "1180": Rule(Kind.UNAVAILABLE, _AGAIN),  # Galera: it was lost while COMMIT was under way
+    "1203": Rule(Kind.UNAVAILABLE, _AGAIN),
     "1205": Rule(Kind.LOCK_TIMEOUT, _PART),
     "1213": Rule(Kind.DEADLOCK, _AGAIN),  # also a transaction that Galera has refused or ended for another node's
     "1216": Rule(Kind.FOREIGN_KEY),
     "1217": Rule(Kind.FOREIGN_KEY),
+    "1226": Rule(Kind.UNAVAILABLE, _AGAIN),
     "1264": Rule(Kind.DATA),
     "1265": Rule(Kind.DATA),
     "1292": Rule(Kind.DATA),
@@ -45,6 +51,9 @@ ERRORS: Rules = {
     "1614": Rule(Kind.DEADLOCK, _AGAIN),
     "1927": Rule(Kind.DISCONNECT, _AGAIN),
     "1969": Rule(Kind.STATEMENT_TIMEOUT, _PART),
+    "2002": Rule(Kind.DISCONNECT, _AGAIN),
+    "2003": Rule(Kind.DISCONNECT, _AGAIN),
+    "2005": Rule(Kind.DISCONNECT, _AGAIN),
     "2006": Rule(Kind.DISCONNECT, _AGAIN),
     "2013": Rule(Kind.DISCONNECT, _AGAIN),
     "2055": Rule(Kind.DISCONNECT, _AGAIN),
@@ -64,6 +73,9 @@ _DEPENDS = {1205, 1206, 1020}
 
 #: What ends the transaction where it is provoked: 1020 as with innodb_snapshot_isolation, without which it is rare.
 _SIGNALS_LOSS = {*_LOST, 1020}
+
+#: In a two-phase transaction the server takes no ROLLBACK (1399), and undoes it when it is told to by its name.
+_ROLLBACK = "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1399 BEGIN END; ROLLBACK; END"
 
 #: COMMIT was under way when the node lost the cluster: the others may have it.
 _UNANSWERED = {1180}
@@ -102,14 +114,19 @@ def aftermath(driver_connection: Any, error: BaseException) -> Aftermath | None:
 def provoke(cursor: Any, code: str) -> None:
     """The server itself raises it; a transaction is open then, for the statement in its place would have begun one."""
     cursor.execute("IF @@in_transaction = 0 THEN START TRANSACTION; END IF")
-    signal(cursor, code)
+    signal(cursor, code, _ROLLBACK)
 
 
-def signal(cursor: Any, code: str) -> None:
+def signal(cursor: Any, code: str, rollback: str = "ROLLBACK") -> None:
     """The server itself raises it ("SIGNAL" of the manual), after ROLLBACK where the real one ends the transaction."""
     if int(code) in _SIGNALS_LOSS:
-        cursor.execute("ROLLBACK")
+        cursor.execute(rollback)
     cursor.execute(f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'provoked by a test'")
+
+
+def _two_phase_refused(error: BaseException) -> str | None:
+    """1235: "This version of MariaDB doesn't yet support 'XA transactions with Galera replication'"."""
+    return "Galera has no XA transactions" if number(error) == 1235 else None
 
 
 def commit_unanswered(error: BaseException) -> bool:
@@ -166,6 +183,9 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         warnings="SHOW WARNINGS",
         not_rolled_back=_NOT_ROLLED_BACK,
         begin_read_only="START TRANSACTION READ ONLY",
+        two_phase=None,
+        two_phase_refused=_two_phase_refused,
+        undo_unprepared=("XA END %s", "XA ROLLBACK %s"),
         notes=(_TABLES,),
     )
 

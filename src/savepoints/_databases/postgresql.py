@@ -40,7 +40,9 @@ ERRORS: Rules = {
     "25P02": Rule(Kind.CONSEQUENCE),
     "25P03": Rule(Kind.DISCONNECT, _AGAIN),
     "25P04": Rule(Kind.DISCONNECT, _AGAIN),
+    "28": Rule(Kind.PROGRAMMING),
     "3B001": Rule(Kind.CONSEQUENCE),
+    "3D": Rule(Kind.PROGRAMMING),
     "40001": Rule(Kind.SERIALIZATION, _AGAIN),
     "40003": Rule(Kind.UNKNOWN_COMMIT),
     "40P01": Rule(Kind.DEADLOCK, _PART),
@@ -127,6 +129,27 @@ def code(error: BaseException) -> str | None:
 def kind(error: BaseException) -> Kind:
     """By SQLSTATE."""
     return rule_of(code(error), ERRORS).kind
+
+
+#: What libpq hands on as text alone: no SQLSTATE comes with a connection that is refused. Where the server speaks
+#: another language, each refusal counts as one that may pass.
+_REFUSED = {
+    "too many": "53300",
+    "remaining connection slots are reserved": "53300",
+    "starting up": "57P03",
+    "shutting down": "57P03",
+    "in recovery mode": "57P03",
+    "accepting connections": "57P03",
+    "FATAL": "28000",
+    "no password supplied": "28000",
+    "does not support SSL": "28000",
+}
+
+
+def _refused(error: BaseException) -> str:
+    """What a refused connection means, as SQLSTATE: that of the server, else "unable to connect"."""
+    text = str(error)
+    return code(error) or next((meant for words, meant in _REFUSED.items() if words in text), "08001")
 
 
 def provoke(cursor: Any, code: str) -> None:
@@ -226,6 +249,7 @@ def _row(
         aftermath=aftermath,
         kind=kind,
         code=code,
+        refused=_refused,
         errors=ERRORS,
         raised_by=(driver,),
         named=named,

@@ -16,6 +16,9 @@ from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, Re
 _RETRY = {8002, 8022, 8028, 9007}  # TiDB: a conflict with another transaction
 
 
+_NO_PREPARE = "PREPARE TRANSACTION is not known to work there"
+
+
 def _mysql_aftermath(driver_connection: object, error: BaseException) -> Aftermath | None:
     """1206, a full lock table, ends all; 1205 does where innodb_rollback_on_timeout is on, so the server is asked."""
     number = mariadb.number(error)
@@ -42,6 +45,8 @@ def _mysql(row: Capabilities) -> Capabilities:
         aftermath=_mysql_aftermath,
         in_transaction="SELECT NOT @@innodb_rollback_on_timeout",
         provoke=mariadb.signal,
+        two_phase="nobody has tried XA transactions with savepoints there",
+        undo_unprepared=(),
         notes=("from the documentation; a MariaDB server behind this dialect has MariaDB's row",),
     )
 
@@ -57,6 +62,8 @@ def _tidb(row: Capabilities) -> Capabilities:
         in_transaction=None,
         provoke=None,
         begin_read_only=None,
+        two_phase="TiDB has no XA transactions",
+        undo_unprepared=(),
         notes=("from the documentation; SAVEPOINT needs 6.2 and a pessimistic transaction",),
     )
 
@@ -66,6 +73,7 @@ def _cockroachdb(row: Capabilities) -> Capabilities:
         row,
         database="cockroachdb",
         proven=False,
+        two_phase=_NO_PREPARE,
         transactional_ddl="not known",
         settings="not known",
         read_only=None,
@@ -82,6 +90,7 @@ def _yugabytedb(row: Capabilities) -> Capabilities:
         row,
         database="yugabytedb",
         proven=False,
+        two_phase=_NO_PREPARE,
         transactional_ddl="not known",
         settings="not known",
         read_only=None,

@@ -17,7 +17,7 @@ from savepoints import errors
 from savepoints._databases import Capabilities, Kind, capabilities
 
 # what steers a transaction is no statement of the code under test
-_STEERING = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT", "PRAGMA", "SET ", "PREPARE")
+_STEERING = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT", "PRAGMA", "SET ", "PREPARE", "XA ")
 
 
 class Fault:
@@ -155,10 +155,11 @@ def _at_statements(stack: ExitStack, engine: Engine, fault: Fault, provoke: Call
         if not statement.lstrip().upper().startswith(_STEERING) and fault.strikes():
             provoke(cursor)
 
-    def begin(connection: Any) -> None:
+    def begin(connection: Any, xid: Any = None) -> None:
         fault.begin()
 
     _listen(stack, engine, "begin", begin)
+    _listen(stack, engine, "begin_twophase", begin)
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
         _listen(stack, engine, name, execute)
 

@@ -1,0 +1,141 @@
+"""Group N: one session on databases of different makers, each with its own rules, and one end for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from savepoints import CommitOutcomeUnknown, ImplicitCommit
+from tests.behaviours.steps import Oops, fails, refused
+from tests.behaviours.tools import row
+from tests.harness.models import Child, Item, Parent, tables
+from tests.harness.sites import IMPLICIT_COMMIT_DRIVERS, MARIADB_RESET
+from tests.harness.world import World
+from tests.servers import Server
+
+# Items are on the world's server, whose foreign keys can wait; parents and children on one where DDL commits.
+pytestmark = [pytest.mark.needs("orm", "two_phase", "deferred")]
+
+ORPHAN = text("INSERT INTO child (id, parent_id) VALUES (1, 42)")
+PARENTS = {"bind_arguments": {"mapper": Parent}}
+ITEMS = {"bind_arguments": {"mapper": Item}}
+
+
+class Elsewhere:
+    """The other server: an engine of the world's face, and a plain one to look from."""
+
+    def __init__(self, world: World, server: Server) -> None:
+        self.aside: Engine = create_engine(server.url(IMPLICIT_COMMIT_DRIVERS["sync"]), isolation_level="AUTOCOMMIT")
+        with self.aside.connect() as connection:
+            replace(MARIADB_RESET, alone=None).empty(connection, tables)
+        create: Any = create_engine if world.site.face == "sync" else create_async_engine
+        self.engine: Any = create(server.url(IMPLICIT_COMMIT_DRIVERS[world.site.face]))
+        self.maker = world.maker(binds={Item: world.engine, Parent: self.engine, Child: self.engine})
+        self.maker.kw["bind"] = None
+
+    def parents(self) -> list[tuple[Any, ...]]:
+        with self.aside.connect() as connection:
+            return [tuple(found) for found in connection.execute(text("SELECT id, name FROM parent ORDER BY id"))]
+
+    def prepared(self) -> list[Any]:
+        with self.aside.connect() as connection:
+            return connection.recover_twophase()
+
+    async def close(self) -> None:
+        disposed = self.engine.dispose()
+        if disposed is not None:
+            await disposed
+        self.aside.dispose()
+
+
+@pytest.fixture
+async def elsewhere(world: World, mariadb: Server) -> AsyncIterator[Elsewhere]:
+    found = Elsewhere(world, mariadb)
+    yield found
+    assert found.prepared() == []
+    with world.aside.connect() as aside:
+        assert aside.recover_twophase() == []
+    await found.close()
+
+
+@pytest.mark.parametrize("first", [Item, Parent], ids=["here first", "there first"])
+async def test_n_both_are_stored_with_what_their_savepoints_kept(
+    world: World, elsewhere: Elsewhere, first: type
+) -> None:
+    log: list[Any] = []
+    second = Parent if first is Item else Item
+    async with world.transaction(elsewhere.maker, twophase=True) as t:
+        world.hook("on_commit", t, lambda: log.append((world.rows(), elsewhere.parents(), elsewhere.prepared())))
+        for kind in (first, second):
+            t.add(kind(id=1, name="kept"))
+            await t.flush()
+        async with world.savepoint(t, suppress=Oops):
+            t.add_all([first(id=2, name="undone"), second(id=2, name="undone")])
+            await t.flush()
+            raise Oops
+        mark = await world.savepoint(t)
+        for one in (await t.get(first, 1), await t.get(second, 1)):
+            one.name = "undone"
+        await mark.rollback()
+    kept = [(1, "kept")]
+    assert log == [(kept, kept, [])]
+    assert (world.rows(), elsewhere.parents()) == (kept, kept)
+
+
+@pytest.mark.parametrize("first", [Item, Parent], ids=["here first", "there first"])
+async def test_n_refused_by_one_undone_on_both(world: World, elsewhere: Elsewhere, first: type) -> None:
+    """A constraint that waited for the end: where the other has prepared already, that is rolled back by its name."""
+    with fails(IntegrityError):
+        async with world.transaction(elsewhere.maker, twophase=True) as t:
+            for kind in dict.fromkeys((first, Item, Parent)):
+                t.add(kind(id=1))
+                await t.flush()
+            await t.execute(ORPHAN, **ITEMS)
+    assert (world.rows(), elsewhere.parents()) == ([], [])
+    async with world.transaction(elsewhere.maker, twophase=True) as t:
+        t.add_all([Item(id=3), Parent(id=3)])
+    assert (world.rows(), elsewhere.parents()) == ([(3, None)], [(3, None)])
+
+
+async def test_n_one_is_gone_before_it_has_prepared(world: World, elsewhere: Elsewhere) -> None:
+    """Whether it has prepared is not known then; the other's part is undone, so that nothing is kept by halves."""
+    log: list[str] = []
+    with fails(CommitOutcomeUnknown):
+        async with world.transaction(elsewhere.maker, twophase=True) as t:
+            for verb in ("on_commit", "on_rollback", "on_unknown"):
+                world.hook(verb, t, log.append, verb)
+            for kind in (Item, Parent):
+                t.add(kind(id=1))
+                await t.flush()
+            number = await t.scalar(text("SELECT CONNECTION_ID()"), **PARENTS)
+            with elsewhere.aside.connect() as aside:
+                aside.execute(text("KILL :id"), {"id": number})
+    assert log == ["on_unknown"]
+    assert (world.rows(), elsewhere.parents()) == ([], [])
+
+
+@pytest.mark.parametrize("first", [Item, Parent], ids=["here first", "there first"])
+@pytest.mark.parametrize("twophase", [True, False], ids=["two phases", "one"])
+async def test_n_statements_are_judged_by_their_own_database(
+    world: World, elsewhere: Elsewhere, first: type, twophase: bool
+) -> None:
+    """DDL commits on one of them, and is an ordinary statement on the other, whichever was used first."""
+    create = text("CREATE TABLE made (id INTEGER)")
+    async with world.transaction(elsewhere.maker, twophase=twophase) as t:
+        for kind in dict.fromkeys((first, Item, Parent)):
+            t.add(kind(id=1))
+            await t.flush()
+        with refused(world, ImplicitCommit):
+            await t.execute(create, **PARENTS)
+        async with world.savepoint(t, suppress=Oops):
+            await t.execute(create, **ITEMS)
+            raise Oops
+        await t.execute(create, **ITEMS)
+        await t.execute(row(2), **ITEMS)
+    assert (world.rows(), elsewhere.parents()) == ([(1, None), (2, None)], [(1, None)])
