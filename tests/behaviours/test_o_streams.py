@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,14 @@ from tests.harness.world import Target, World
 ITEMS = select(item.c.id).order_by(item.c.id)
 
 
-async def streamed(world: World, t: Target, statement: Any = ITEMS) -> Result[Any]:
+BUFFERED = {"stream_results": True, "max_row_buffer": 2}
+OPTIONS = pytest.mark.parametrize("options", [BUFFERED, {"yield_per": 2}], ids=" ".join)
+
+
+async def streamed(
+    world: World, t: Target, statement: Any = ITEMS, options: Mapping[str, Any] = BUFFERED
+) -> Result[Any]:
     """The rows come from the server, or from the open statement, two at a time."""
-    options = {"stream_results": True, "max_row_buffer": 2}
     result: Result[Any] = await world.run_sync(t, lambda target: target.execute(statement, execution_options=options))
     return result
 
@@ -46,10 +51,11 @@ def fill(world: World) -> None:
         other.execute(item.insert(), [{"id": id} for id in ALL])
 
 
-async def test_o193_cursor_opened_before_the_savepoint_and_read_in_it(world: World) -> None:
+@OPTIONS
+async def test_o193_cursor_opened_before_the_savepoint_and_read_in_it(world: World, options: Mapping[str, Any]) -> None:
     fill(world)
     async with world.transaction(world.source) as t:
-        result = await streamed(world, t)
+        result = await streamed(world, t, options=options)
         found = await read(world, t, result, 3)
         sp = await world.savepoint(t)
         found += await read(world, t, result, 97)
@@ -64,17 +70,20 @@ async def test_o193_cursor_opened_before_the_savepoint_and_read_in_it(world: Wor
 
 @pytest.mark.needs("failed_state")
 @pytest.mark.parametrize("way", ["by hand", "block"])
-async def test_o194_cursor_opened_inside_a_savepoint_that_is_rolled_back(world: World, way: str) -> None:
+@OPTIONS
+async def test_o194_cursor_opened_inside_a_savepoint_that_is_rolled_back(
+    world: World, way: str, options: Mapping[str, Any]
+) -> None:
     fill(world)
     async with world.transaction(world.source) as t:
         if way == "by hand":
             sp = await world.savepoint(t)
-            result = await streamed(world, t)
+            result = await streamed(world, t, options=options)
             assert await read(world, t, result, 2) == [1, 2]
             await sp.rollback()
         else:
             async with world.savepoint(t, rollback=True):
-                result = await streamed(world, t)
+                result = await streamed(world, t, options=options)
                 assert await read(world, t, result, 2) == [1, 2]
         with refused(world, (InterfaceError, ResourceClosedError, SavepointsError), "closed|rolled back"):
             await read(world, t, result, 200)

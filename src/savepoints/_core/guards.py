@@ -25,7 +25,7 @@ from savepoints._model.states import Move, State
 from savepoints._places import caller, ending, process
 
 _engines: WeakSet[Engine] = WeakSet()
-_STREAM = "stream_results"
+_STREAM, _STREAM_TOO = "stream_results", "yield_per"
 
 
 def is_watched(engine: Engine) -> bool:
@@ -122,7 +122,7 @@ def _guard(stack: Stack) -> None:
 def _after_execute(
     connection: Connection, statement: Any, many: Any, parameters: Any, options: Mapping[str, Any], result: Any
 ) -> None:
-    if options.get(_STREAM):
+    if options.get(_STREAM) or options.get(_STREAM_TOO):
         stack = stack_of(connection)
         if stack is not None:
             streams.note(stack, result)
