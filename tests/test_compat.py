@@ -349,6 +349,19 @@ def test_restore_snapshot(engine: Engine) -> None:
 # Result.cursor, .cursor_strategy, and the rows that a strategy has fetched ahead
 
 
+def test_when_result_is_made(engine: Engine) -> None:
+    told: list[Any] = []
+
+    def listen(connection: Any, cursor: Any, statement: Any, parameters: Any, context: Any, many: bool) -> None:
+        _compat.when_result_is_made(context, told.append)
+
+    event.listen(engine, "before_cursor_execute", listen)
+    with engine.connect() as connection:
+        results = [connection.execute(select(item)), connection.exec_driver_sql("SELECT 1")]
+        assert [found is made for found, made in zip(told, results, strict=True)] == [True, True]
+        assert [result.all() for result in results] == [[], [(1,)]]
+
+
 def test_buffer(engine: Engine) -> None:
     """The rest of a streamed result is read at once, and its reader goes on where it was."""
     with engine.begin() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext, Transaction
@@ -98,6 +98,19 @@ def flushed(context: Any) -> Iterator[InstanceState[Any]]:
 def streams(result: Any) -> bool:
     """Whether rows of a streamed result may still come (``.closed`` tells a close by its user alone)."""
     return result.cursor is not None
+
+
+def when_result_is_made(context: Any, tell: Callable[[Any], None]) -> None:
+    """Have a statement's result told of, before the caller has it (``after_execute`` is not for the driver's SQL)."""
+    make = context._setup_result_proxy
+
+    def made() -> Any:
+        del context._setup_result_proxy
+        result = make()
+        tell(result)
+        return result
+
+    context._setup_result_proxy = made
 
 
 def buffer(result: Any) -> None:

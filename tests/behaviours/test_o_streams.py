@@ -68,6 +68,24 @@ async def test_o193_cursor_opened_before_the_savepoint_and_read_in_it(world: Wor
     assert len(world.rows()) == 201
 
 
+@pytest.mark.needs("core")
+async def test_o_a_stream_of_the_drivers_own_sql(world: World) -> None:
+    """`exec_driver_sql` tells nobody of its result."""
+    fill(world)
+    options = {"stream_results": True, "max_row_buffer": 2}
+    async with world.transaction(world.source) as t:
+        result = await world.run_sync(
+            t, lambda sync: sync.exec_driver_sql("SELECT id FROM item ORDER BY id", execution_options=options)
+        )
+        found = await read(world, t, result, 3)
+        async with world.savepoint(t, rollback=True):
+            await t.execute(row(201))
+        found += await read(world, t, result, 200)
+        assert found == ALL
+        await close(world, t, result)
+    assert len(world.rows()) == 200
+
+
 @pytest.mark.needs("failed_state")
 @pytest.mark.parametrize("way", ["by hand", "block"])
 @OPTIONS

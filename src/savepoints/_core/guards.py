@@ -6,6 +6,7 @@ Set once per engine; they find the stack by the connection and do nothing where 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -15,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionCon
 from savepoints import _compat, errors
 from savepoints._core import adopt, implicit, past, phases, refusals, streams, unsaved
 from savepoints._core.driver import cover, note_touched, was_open
-from savepoints._core.stack import Stack, detach
+from savepoints._core.stack import KEY, Stack, detach
 from savepoints._core.stack import stack_of as any_stack_of
 from savepoints._core.wire import answer_hooks
 from savepoints._databases import Aftermath, Capabilities, capabilities
@@ -25,7 +26,8 @@ from savepoints._model.states import Move, State
 from savepoints._places import caller, ending, process
 
 _engines: WeakSet[Engine] = WeakSet()
-_STREAM, _STREAM_TOO = "stream_results", "yield_per"
+_STREAM = "stream_results"
+_OPEN, _UNDONE = State.OPEN, State.UNDONE  # members of an enumeration are looked up slowly
 
 
 def is_watched(engine: Engine) -> bool:
@@ -44,7 +46,6 @@ def watch_engine(engine: Engine) -> None:
     # first of all listeners, so that others never see what was refused; retval saves SQLAlchemy's wrapper around it
     event.listen(engine, "before_cursor_execute", _before_cursor_execute, retval=True, insert=True)
     for name, listener in (
-        ("after_execute", _after_execute),
         ("begin", _on_begin),
         ("commit", _on_commit),
         ("rollback", _on_rollback),
@@ -78,22 +79,22 @@ def stack_of(connection: Connection) -> Stack | None:
 def _before_cursor_execute(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: ExecutionContext, executemany: bool
 ) -> tuple[str, Any]:
-    stack = stack_of(connection)
-    if stack is None:
+    stack: Stack | None = connection.__dict__.get(KEY)  # as `stack_of`, without the calls: each statement pays for them
+    if stack is None or stack.plain is not None:
         return statement, parameters
     if stack.turn.pid != process.pid:
         stack.turn.check_process("send SQL")
-    row = stack.row_of(connection)
-    if len(stack.begun) < len(stack.root.connections) and row.begin is None:
+    if len(stack.begun) < len(stack.root.connections):
         stack.note_begin(connection)
-    if row.effect is not None:
+    if stack.inspects:
         implicit.watch(stack, connection, statement)
-    if stack.transaction.recorded is not State.OPEN or stack.top.recorded is State.UNDONE:
+    if stack.transaction.recorded is not _OPEN or stack.top.recorded is _UNDONE:
         _guard(stack)
     elif stack.levels and stack.sessions:
-        if stack.unsent:
-            cover(stack, connection)
+        cover(stack, connection)
         note_touched(stack, context)
+    if context.execution_options.get(_STREAM):
+        _compat.when_result_is_made(context, partial(streams.note, stack))
     return statement, parameters
 
 
@@ -117,15 +118,6 @@ def _guard(stack: Stack) -> None:
         raise refusals.stuck(stack.top, "send SQL", stack.stuck)
     elif stack.top.recorded is State.UNDONE:
         raise refusals.refused(stack.top, "send SQL")
-
-
-def _after_execute(
-    connection: Connection, statement: Any, many: Any, parameters: Any, options: Mapping[str, Any], result: Any
-) -> None:
-    if options.get(_STREAM) or options.get(_STREAM_TOO):
-        stack = stack_of(connection)
-        if stack is not None:
-            streams.note(stack, result)
 
 
 # -- errors

@@ -74,6 +74,7 @@ class Stack:
         "face",
         "first",
         "hooked",
+        "inspects",
         "joined",
         "kept",
         "leaving",
@@ -121,6 +122,7 @@ class Stack:
         self.turn = tasks.Turn()
         self.begun: dict[int, Any] = {}  # driver connections that are known to have begun, by id of the connection
         self.first: set[int] = set()  # those on which a first statement is under way, with which the driver begins
+        self.inspects = False  # on one of the connections a statement may end the transaction by itself
         self.rolling = False  # a plain ROLLBACK TO is under way: the guard lets it through
         self.settled = False  # what SQLAlchemy sends now to end savepoints need not be sent
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
@@ -196,6 +198,7 @@ class Stack:
     def take(self, connection: Connection) -> None:
         """The connection belongs to this stack from now on."""
         vars(connection)[KEY] = self
+        self.inspects = self.inspects or capabilities(connection.dialect).effect is not None
         if connection not in self.root.connections:
             self.root.connections.append(connection)
 
@@ -237,6 +240,8 @@ class Stack:
 
     def note_begin(self, connection: Connection) -> None:
         """Where the driver begins with its first statement, it has begun when there is a second one."""
+        if self.row_of(connection).begin is not None:
+            return
         key = id(connection)
         if key in self.first and key not in self.begun:
             self.begun[key] = connection.connection.driver_connection
