@@ -1,4 +1,4 @@
-"""Methods and options of a dialect that we answer, and how they are given back."""
+"""What is asked of a dialect; and its methods and options that we answer, and how they are given back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Any
 from sqlalchemy.engine import Dialect
 
 _ABSENT = object()
+
+
+def driver_connection(dialect: Dialect, pooled: Any) -> Any:
+    """The driver's own connection; the pool does not tell it of one that was detached from it."""
+    found = pooled.driver_connection
+    return dialect.get_driver_connection(pooled.dbapi_connection) if found is None else found
 
 
 class Answers:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 
 from savepoints import _compat
 from savepoints._core import adopt, implicit, past, refusals, unsaved
-from savepoints._core.dialects import Answers
+from savepoints._core.dialects import Answers, driver_connection
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._databases import Aftermath, Capabilities, capabilities
 from savepoints._model.levels import End
@@ -66,7 +66,9 @@ def _seen(row: Capabilities, proceed: Callable[..., None]) -> Callable[..., None
             if KEY in connection.__dict__ and _in_stack(row, connection, statement, context):
                 proceed(cursor, statement, parameters, context)
                 return
-            context.savepoints_open = standing(connection.connection.driver_connection) is not _LOST
+            context.savepoints_open = (
+                standing(driver_connection(connection.dialect, connection.connection)) is not _LOST
+            )
         proceed(cursor, statement, parameters, context)
 
     return send
@@ -122,9 +124,9 @@ def _refuse_unfit(stack: Stack) -> None:
 
 def _note_begin(stack: Stack, connection: Connection, key: int) -> None:
     """Where the driver waits for a write before it begins, it has begun by now or it has not."""
-    driver_connection = connection.connection.driver_connection
-    if capabilities(connection.dialect).standing(driver_connection) is Aftermath.OPEN:
-        stack.begun[key] = driver_connection
+    found = driver_connection(connection.dialect, connection.connection)
+    if capabilities(connection.dialect).standing(found) is Aftermath.OPEN:
+        stack.begun[key] = found
 
 
 #: Statements that change nothing which a COMMIT would store.
@@ -188,7 +190,7 @@ def _commit(dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: 
 
 
 def _rollback(row: Capabilities, dialect: Dialect, proceed: Callable[[Any], None], dbapi_connection: Any) -> None:
-    if row.begin is not None and row.rollback_refused(dbapi_connection.driver_connection):
+    if row.begin is not None and row.rollback_refused(driver_connection(dialect, dbapi_connection)):
         past.send(dialect, dbapi_connection, row.begin)
     stack = adopt.taken_from(dbapi_connection)
     proceed(dbapi_connection)

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionCon
 
 from savepoints import _compat, errors
 from savepoints._core import adopt, implicit, past, phases, refusals, streams, unsaved
+from savepoints._core.dialects import driver_connection
 from savepoints._core.driver import cover, note_touched, was_open
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._core.stack import stack_of as any_stack_of
@@ -131,10 +132,9 @@ def handle_error(context: ExceptionContext) -> None:
     stack = adopt.current(connection) or _after_error_of_plain_code(connection, context)
     if stack is None:
         return
-    if context.is_disconnect and stack.row_of(connection).still_connected(
-        connection.connection.driver_connection, error
-    ):
-        context.is_disconnect = False
+    if context.is_disconnect:
+        driver = driver_connection(connection.dialect, connection.connection)
+        context.is_disconnect = not stack.row_of(connection).still_connected(driver, error)
     cause = context.sqlalchemy_exception or error
     what = _told(capabilities(connection.dialect), context)
     if stack.transaction.recorded is State.COMMITTING:
@@ -166,18 +166,18 @@ def _after_error_of_plain_code(connection: Connection, context: ExceptionContext
     found = adopt.installations.get(connection.dialect)
     if found is None or context.is_disconnect:  # SQLAlchemy takes no statement itself until the rollback
         return None
-    row, driver_connection = capabilities(connection.dialect), connection.connection.driver_connection
+    row, driver = capabilities(connection.dialect), driver_connection(connection.dialect, connection.connection)
     if _ends_a_transaction(context):
-        if Repair.COMMIT in found.repairs and row.standing(driver_connection) is not Aftermath.LOST:
+        if Repair.COMMIT in found.repairs and row.standing(driver) is not Aftermath.LOST:
             _roll_back(connection, context.original_exception)
         return None
     if Repair.LOST not in found.repairs or not was_open(context.execution_context):
         return None
-    if row.aftermath(driver_connection, context.original_exception) is Aftermath.OPEN:
+    if row.aftermath(driver, context.original_exception) is Aftermath.OPEN:
         return None
     stack = adopt.of_connection(connection)
     if stack is not None:
-        stack.begun[id(connection)] = driver_connection
+        stack.begun[id(connection)] = driver
     return stack
 
 
@@ -209,7 +209,7 @@ def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) 
     if key not in stack.begun and (row.begin is not None or row.code(error) is None):
         stack.first.discard(key)
         return Aftermath.OPEN  # nothing was sent yet, not even by the driver: nothing can have been lost
-    told = row.aftermath(connection.connection.driver_connection, error)
+    told = row.aftermath(driver_connection(connection.dialect, connection.connection), error)
     return _asked_aftermath(connection, row) if told is None else told
 
 
@@ -343,7 +343,7 @@ def _undo_settings(stack: Stack, connection: Connection) -> None:
 def _prepare_rollback(stack: Stack, connection: Connection) -> None:
     """See to it that the driver takes a rollback also where the database has ended the transaction."""
     row = stack.row_of(connection)
-    if row.begin is not None and row.rollback_refused(connection.connection.driver_connection):
+    if row.begin is not None and row.rollback_refused(driver_connection(connection.dialect, connection.connection)):
         past.send(connection.dialect, connection.connection, row.begin)
 
 

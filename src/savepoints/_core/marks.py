@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import _compat
 from savepoints._core import past
+from savepoints._core.dialects import driver_connection
 from savepoints._core.objects import Shown, Touched, forget_changes, restore
 from savepoints._databases import Capabilities
 
@@ -65,7 +66,7 @@ def send_rollback_to(row: Capabilities, connection: Connection, name: str) -> No
 
 def send_undo(row: Capabilities, connection: Connection, name: str) -> None:
     """Undo a savepoint and end it: in one round trip, where the driver takes both statements at once."""
-    if row.wire is not None and row.takes_two(connection.connection.driver_connection):
+    if row.wire is not None and row.takes_two(driver_connection(connection.dialect, connection.connection)):
         send(connection, row.wire.undo.format(name))
         return
     send_rollback_to(row, connection, name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine import Dialect
 
+from savepoints._core.dialects import driver_connection
 from savepoints._databases import Capabilities
 from savepoints._places import caller
 from savepoints.errors import NotRolledBack
@@ -46,7 +47,7 @@ def roll_back(dialect: Dialect, row: Capabilities, dbapi_connection: Any) -> Non
 
 def warn_leftovers(dialect: Dialect, row: Capabilities, dbapi_connection: Any) -> None:
     """Tell of rows that the rollback just answered has left, in tables without transactions."""
-    if row.warnings is None or not row.warned(dbapi_connection.driver_connection):
+    if row.warnings is None or not row.warned(driver_connection(dialect, dbapi_connection)):
         return
     if not any(warning[1] == row.not_rolled_back for warning in ask(dialect, dbapi_connection, row.warnings)):
         return

@@ -10,6 +10,7 @@ from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from savepoints._core.dialects import driver_connection
 from savepoints._core.guards import refuse_statement
 from savepoints._core.stack import Stack, stack_of
 from savepoints._databases import Aftermath
@@ -56,7 +57,7 @@ def _note(stack: Stack, connection: Connection, proxy: PoolProxiedConnection, er
         connection.invalidate(error)
         stack.lose(error, told)
         return
-    aftermath = row.aftermath(proxy.driver_connection, error)
+    aftermath = row.aftermath(driver_connection(connection.dialect, proxy), error)
     if aftermath is Aftermath.LOST:
         stack.lose(error, told)
     elif aftermath is Aftermath.FAILED:

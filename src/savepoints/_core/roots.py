@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from savepoints import _compat
 from savepoints._core import refusals
+from savepoints._core.dialects import driver_connection
 from savepoints._core.stack import Stack
 from savepoints._databases import Aftermath, Capabilities, capabilities
 
@@ -87,7 +88,9 @@ def in_autocommit(connection: Connection, row: Capabilities) -> bool:
     level = connection.get_execution_options().get("isolation_level")
     if level is None:
         level = _compat.isolation_level_on_connect(connection.dialect)
-    return level == "AUTOCOMMIT" or bool(row.driver_autocommit(connection.connection.driver_connection))
+    return level == "AUTOCOMMIT" or bool(
+        row.driver_autocommit(driver_connection(connection.dialect, connection.connection))
+    )
 
 
 def refuse_autocommit(connection: Connection, row: Capabilities) -> None:
@@ -108,15 +111,15 @@ def begin_driver(stack: Stack, connection: Connection) -> None:
     if row.begin is None:
         _begun_by_driver(stack, connection, row)
         return
-    driver_connection = connection.connection.driver_connection
-    running = row.standing(driver_connection) is Aftermath.OPEN
+    driver = driver_connection(connection.dialect, connection.connection)
+    running = row.standing(driver) is Aftermath.OPEN
     if options.immediate and row.begin_immediate is not None:
         if running and row.restart is not None:
             connection.exec_driver_sql(row.restart)
         connection.exec_driver_sql(row.begin_immediate)
     elif not running:
         connection.exec_driver_sql(row.begin)
-    stack.begun[id(connection)] = driver_connection
+    stack.begun[id(connection)] = driver
     if options.read_only and row.read_only_on is not None:
         connection.exec_driver_sql(row.read_only_on)
         stack.undo = row.read_only_off
@@ -126,7 +129,7 @@ def _begun_by_driver(stack: Stack, connection: Connection, row: Capabilities) ->
     if stack.options.read_only and row.begin_read_only is not None:
         connection.exec_driver_sql(row.begin_read_only)
     if row.effect is not None:  # a transaction is always open: from here on nothing may commit it by itself
-        stack.begun[id(connection)] = connection.connection.driver_connection
+        stack.begun[id(connection)] = driver_connection(connection.dialect, connection.connection)
 
 
 # Note [Who sends BEGIN]

@@ -173,10 +173,7 @@ def _before_commit(session: Session) -> None:
     nested = session.get_nested_transaction()
     if nested is None:
         if stack.root.session is session:
-            stack.refuse_commit("session.commit()")
-            if stack.hooked:
-                due.run_before_plain_commit(stack)
-            stack.leaving = True
+            _before_root_commit(stack)
         return
     level = stack.level_of(nested)
     if level is None or stack.plain is not None:
@@ -189,6 +186,14 @@ def _before_commit(session: Session) -> None:
     if block is not None:
         raise refusals.plain_call("a plain nested transaction was committed", block)
     stack.admit(stack.top, Move.RELEASE, "commit")
+
+
+def _before_root_commit(stack: Stack) -> None:
+    if stack.plain is None or not _knows_by_itself(stack):
+        stack.refuse_commit("session.commit()")
+    if stack.hooked:
+        due.run_before_plain_commit(stack)
+    stack.leaving = True
 
 
 def _after_commit(session: Session) -> None:
@@ -294,13 +299,25 @@ def _before_flush(session: Session, context: Any, instances: Any) -> None:
     if stack is None:
         return
     _refuse_if_over(session, stack)
+    if stack.plain is None:
+        _refuse_flush(stack)
+    elif stack.transaction.recorded is State.LOST and not _knows_by_itself(stack):
+        raise refusals.refused(stack.transaction, "flush")
+    if stack.runner is not None and (touched := stack.touched(session)) is not None:
+        touched.show(session.dirty)
+
+
+def _refuse_flush(stack: Stack) -> None:
     if stack.stuck is not None:
         raise refusals.stuck(stack.top, "flush", stack.stuck)
     for level in (stack.transaction, stack.top):
         if level.recorded in (State.UNDONE, State.LOST):
             raise refusals.refused(level, "flush")
-    if stack.runner is not None and (touched := stack.touched(session)) is not None:
-        touched.show(session.dirty)
+
+
+def _knows_by_itself(stack: Stack) -> bool:
+    """Whether SQLAlchemy itself refuses everything but a rollback: it knows of a lost connection."""
+    return all(connection.invalidated for connection in stack.root.connections)
 
 
 def _after_flush(session: Session, context: Any) -> None:

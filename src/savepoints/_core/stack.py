@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import errors
 from savepoints._core import hooks, plain, refusals, streams, tasks
+from savepoints._core.dialects import driver_connection
 from savepoints._core.face import Face
 from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
@@ -244,7 +245,7 @@ class Stack:
             return
         key = id(connection)
         if key in self.first and key not in self.begun:
-            self.begun[key] = connection.connection.driver_connection
+            self.begun[key] = driver_connection(connection.dialect, connection.connection)
         self.first.add(key)
 
     def _note_standing(self, standing: Aftermath | None) -> None:

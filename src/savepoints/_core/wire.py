@@ -26,7 +26,7 @@ from sqlalchemy.engine import Connection, Dialect
 
 from savepoints import errors
 from savepoints._core import adopt, past, phases, plain
-from savepoints._core.dialects import Answers
+from savepoints._core.dialects import Answers, driver_connection
 from savepoints._core.marks import send, send_rollback_to, send_undo
 from savepoints._core.plain import PlainCode
 from savepoints._core.roots import begin_driver
@@ -68,7 +68,7 @@ def leave_hooks(dialect: Dialect) -> None:
 def _rollback(dialect: Dialect, row: Capabilities, rollback: Callable[[Any], None], dbapi_connection: Any) -> None:
     """ROLLBACK, and make sure of it: after an error here the connection is discarded, by us or by the pool."""
     rollback(dbapi_connection)
-    if row.standing(dbapi_connection.driver_connection) is not Aftermath.LOST:
+    if row.standing(driver_connection(dialect, dbapi_connection)) is not Aftermath.LOST:
         raise dialect.loaded_dbapi.InterfaceError("ROLLBACK was left out, and the transaction is still open")
 
 

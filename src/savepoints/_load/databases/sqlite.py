@@ -8,6 +8,7 @@ from __future__ import annotations
 from operator import itemgetter, length_hint
 from typing import Any
 
+from savepoints._core.dialects import driver_connection
 from savepoints._core.raw import driver_work
 from savepoints._databases import Aftermath, Fault
 from savepoints._load.algorithm import Job, Outcome
@@ -103,7 +104,9 @@ class OneStatement:
         with driver_work(self._connection, f"INSERT INTO {self._job.table.name}") as proxy:
             cursor, self._cursor = proxy.cursor(), proxy.cursor()
             try:
-                (self._row_by_row if self._slow else self._resumed)(proxy.driver_connection, cursor, batch, outcome)
+                (self._row_by_row if self._slow else self._resumed)(
+                    driver_connection(self._connection.dialect, proxy), cursor, batch, outcome
+                )
             finally:
                 cursor.close()
                 self._cursor.close()

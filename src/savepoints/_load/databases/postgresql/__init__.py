@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Sequence as SqlSequence
 from sqlalchemy.exc import DBAPIError
 
+from savepoints._core.dialects import driver_connection
 from savepoints._databases import Fault
 from savepoints._load.algorithm import Algorithm, Job, Outcome
 from savepoints._load.bisect import Bisection
@@ -64,7 +65,7 @@ class Copying:
         self._rules = rules
         self._quote = job.connection.dialect.identifier_preparer.quote_identifier
         self._table = job.connection.dialect.identifier_preparer.format_table(job.table)
-        self._writer = Writer(driver.adapt(job.connection.connection.driver_connection))
+        self._writer = Writer(driver.adapt(driver_connection(job.connection.dialect, job.connection.connection)))
         self._stages: dict[Columns, tuple[Stage, Judge]] = {}
         self._defaults = {column.name: _sql(job, column) for column in job.table.columns if _is_sql(column)}
         self._read = 0

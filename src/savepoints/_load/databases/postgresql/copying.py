@@ -51,7 +51,7 @@ def copy_in(connection: Connection, driver: Driver, to: Destination, lines: Iter
 
 
 def _psycopg(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
-    with proxy.driver_connection.cursor() as cursor:
+    with proxy.dbapi_connection.cursor() as cursor:
         with cursor.copy(to.sql(quote)) as copy:
             for some in lines:
                 copy.write(some)

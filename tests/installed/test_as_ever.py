@@ -1,0 +1,116 @@
+"""What plain code with the line goes on with as ever: SQLAlchemy's own ways, and its own words."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SAWarning
+
+import savepoints
+from tests.behaviours.steps import Oops, fails
+from tests.behaviours.tools import BAD, row
+from tests.faults.losses import connection_of, killed
+from tests.harness.world import World
+
+#: SQLAlchemy never closes what was detached from the pool of an async driver.
+detached = pytest.mark.lacks("async")
+
+
+@detached
+async def test_a_connection_detached_from_its_pool(world: World) -> None:
+    """The pool tells its driver's connection no more."""
+    savepoints.install(world.engine)
+    async with world.open() as t:
+        await world.run_sync(t, lambda target: connection_of(target).detach())
+        async with t.begin_nested():
+            await t.execute(row(1))
+        with fails(Oops):
+            async with t.begin_nested():
+                await t.execute(row(2))
+                raise Oops
+        await t.commit()
+    assert world.rows() == [(1, None)]
+
+
+@detached
+@pytest.mark.parametrize("verb", ["transaction", "savepoint"])
+async def test_blocks_on_a_connection_detached_from_its_pool(world: World, verb: str) -> None:
+    async with world.open() as t:
+        await world.run_sync(t, lambda target: connection_of(target).detach())
+        await t.rollback()
+        if verb == "transaction":
+            async with world.transaction(t):
+                await t.execute(row(1))
+        else:
+            with fails(Oops):
+                async with world.savepoint(t):
+                    await t.execute(row(2))
+                    raise Oops
+            await t.execute(row(1))
+            await t.commit()
+    assert world.rows() == [(1, None)]
+
+
+# What SQLAlchemy or the database refuses by itself, it refuses in its own words.
+
+
+@pytest.mark.needs("orm")
+async def test_flush_after_a_failed_flush(world: World) -> None:
+    savepoints.install(world.engine)
+    async with world.open() as t:
+        await world.insert(t, 1)
+        nested = await t.begin_nested()
+        with pytest.raises(IntegrityError):
+            await world.insert(t, 1)
+        t.add(world.Item(id=2))
+        for call in (t.flush, lambda: t.execute(text("SELECT 1")), t.commit):
+            with pytest.raises(PendingRollbackError, match="previous exception during flush"):
+                await call()
+        with pytest.warns(SAWarning, match="this state will be discarded"):
+            await nested.rollback()
+        await world.insert(t, 3)
+        await t.commit()
+    assert world.rows() == [(1, None), (3, None)]
+
+
+@pytest.mark.needs("orm", "failed_state")
+@pytest.mark.parametrize("inside", [False, True])
+async def test_flush_in_a_failed_transaction(world: World, inside: bool) -> None:
+    savepoints.install(world.engine)
+    async with world.open() as t:
+        await world.insert(t, 1)
+        if inside:
+            await t.begin_nested()
+        with pytest.raises(DBAPIError):
+            await t.execute(BAD)
+        t.add(world.Item(id=2))
+        with pytest.raises(DBAPIError, match="current transaction is aborted"):
+            await t.flush()
+        with pytest.raises(PendingRollbackError, match="previous exception during flush"):
+            await t.commit()
+        await t.rollback()
+        await world.insert(t, 3)
+        await t.commit()
+    assert world.rows() == [(3, None)]
+
+
+@pytest.mark.needs("kill")
+@pytest.mark.parametrize("nested", [False, True])
+async def test_commit_and_flush_after_a_lost_connection(world: World, nested: bool) -> None:
+    savepoints.install(world.engine)
+    async with world.open() as t:
+        with fails(DBAPIError):
+            if nested:
+                async with t.begin_nested():
+                    await world.insert(t, 1)
+                    await killed(world, t)
+            else:
+                await world.insert(t, 1)
+                await killed(world, t)
+        for call in (lambda: world.insert(t, 2), t.commit):
+            with pytest.raises(PendingRollbackError):
+                await call()
+        await t.rollback()
+        await world.insert(t, 3)
+        await t.commit()
+    assert world.rows() == [(3, None)]
