@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Connection
 
 from savepoints._core.raw import driver_work
-from savepoints._load.databases.postgresql.text import Unwritable, Write
+from savepoints._load.databases.postgresql.text import Unwritable, Write, range_text
 
 
 class Destination(NamedTuple):
@@ -85,6 +85,22 @@ def _asyncpg(proxy: Any, to: Destination, quote: Callable[[str], str], lines: It
     return count
 
 
+class _File:
+    """What psycopg2 reads from; how much it wants at once is advice."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+
+    def read(self, size: int) -> bytes:
+        return next(self._lines, b"")
+
+
+def _psycopg2(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+    with proxy.driver_connection.cursor() as cursor:
+        cursor.copy_expert(to.sql(quote), _File(lines))
+        return int(cursor.rowcount)
+
+
 def _by_psycopg(driver_connection: Any) -> Write:
     """By psycopg's own dumpers: ranges, addresses, JSON, and whatever the application has registered."""
     from psycopg.adapt import PyFormat, Transformer
@@ -101,16 +117,21 @@ def _by_psycopg(driver_connection: Any) -> Write:
     return write
 
 
-def _by_nobody(driver_connection: Any) -> Write:
+def _by_shape(driver_connection: Any) -> Write:
+    """Ranges of the driver's; it has no other values of its own that SQLAlchemy's types would make."""
+
     def write(value: Any) -> str:
-        raise Unwritable
+        if not hasattr(value, "lower_inc"):
+            raise Unwritable
+        return range_text(value)
 
     return write
 
 
-#: By the driver's name, and whether SQLAlchemy's async side drives it. psycopg2 has its place here.
+#: By the driver's name, and whether SQLAlchemy's async side drives it.
 DRIVERS = {
     ("psycopg", False): Driver(_psycopg, True, _by_psycopg),
     ("psycopg", True): Driver(_psycopg_async, True, _by_psycopg),
-    ("asyncpg", True): Driver(_asyncpg, False, _by_nobody),
+    ("psycopg2", False): Driver(_psycopg2, True, _by_shape),
+    ("asyncpg", True): Driver(_asyncpg, False, _by_shape),
 }

@@ -52,7 +52,7 @@ class Stage:
         self._quote = connection.dialect.identifier_preparer.quote_identifier
         version = connection.dialect.server_version_info or (0,)
         self._tolerant = driver.options and version >= (17,)
-        self._asked = version >= (16,)
+        self.asked = version >= (16,)  # `pg_input_is_valid` is there
         self.columns = columns
         self.name = f"savepoints_load_{next(_made)}"
         self.names = ", ".join(map(self._quote, columns))
@@ -110,7 +110,7 @@ class Stage:
 
     def _cast(self) -> int:
         """From text to the types; how many rows could be cast."""
-        if self._asked:
+        if self.asked:
             casts = ", ".join(f"{self._quote(one.name)}::{one.type}" for one in self._types)
             valid = [self._valid(one) for one in self._types if one.type != "text"]
             where = f" WHERE {' AND '.join(valid)}" if valid else ""
@@ -122,7 +122,7 @@ class Stage:
 
     def _valid(self, one: Column) -> str:
         name = self._quote(one.name)
-        return f"({name} IS NULL OR pg_input_is_valid({name}, {_literal(one.type)}))"
+        return f"({name} IS NULL OR pg_input_is_valid({name}, {literal(one.type)}))"
 
     def _assignments(self) -> str:
         """Assigned in PL/pgSQL: a cast would cut what is too long."""
@@ -139,7 +139,7 @@ class Stage:
         found: dict[int, list[Reason]] = {place: [] for place in places}
         for start in range(0, len(places), 1000):
             some = places[start : start + 1000]
-            for place, why in self._reasons(batch, some) if self._asked else self._reasons_one_by_one(batch, some):
+            for place, why in self._reasons(batch, some) if self.asked else self._reasons_one_by_one(batch, some):
                 found[place].append(why)
             self._add_nulls(batch, some, found)
         return {place: tuple(reasons) or (reason(Fault.TYPE),) for place, reasons in found.items()}
@@ -155,18 +155,18 @@ class Stage:
     def _reasons(self, batch: Batch, places: Sequence[int]) -> Iterator[tuple[int, Reason]]:
         """Ask the server about each value of some rows."""
         rows = [[place, *map(self._writer.value, batch.rows[place])] for place in places]
-        given = _literal(json.dumps(rows))
+        given = literal(json.dumps(rows))
         for at, one in enumerate(self._types, start=1):
             sql = (
                 f"SELECT CAST(r ->> 0 AS integer) AS n, e.message, e.sql_error_code"
                 f" FROM json_array_elements({given}) AS r,"
-                f" LATERAL pg_input_error_info(r ->> {at}, {_literal(one.type)}) AS e WHERE e.message IS NOT NULL"
+                f" LATERAL pg_input_error_info(r ->> {at}, {literal(one.type)}) AS e WHERE e.message IS NOT NULL"
             )
             for found in self.run(sql):
                 yield found.n, self._reason(one, found.sql_error_code, found.message)
 
     def _reason(self, one: Column, code: str, detail: str) -> Reason:
-        fault = Fault.LENGTH if code == "22001" else Fault.ENCODING if code in ("22021", "22P05") else Fault.TYPE
+        fault = _FAULTS.get(code, Fault.TYPE)
         told = f"the value of {one.name} does not fit its type {one.type}" if fault is Fault.TYPE else None
         return reason(fault, one.name, message=told, code=code, detail=detail)
 
@@ -180,16 +180,25 @@ class Stage:
                     yield place, self._reason(one, *found)
 
     def _ask_by_cast(self, one: Column, value: str) -> tuple[str, str] | None:
-        self.run(_ASK.format(type=one.type, value=_literal(value)))
+        self.run(_ASK.format(type=one.type, value=literal(value)))
         told = str(self.run("SELECT current_setting('savepoints.fault')").scalar())
         code, _, message = told.partition(" ")
         return (code, message) if code else None
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A text as SQL, whatever the server's setting for backslashes is."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
+
+#: What a value that does not fit its type may be beside that; domains are inside of arrays and rows.
+_FAULTS = {
+    "22001": Fault.LENGTH,
+    "22021": Fault.ENCODING,
+    "22P05": Fault.ENCODING,
+    "23502": Fault.NOT_NULL,
+    "23514": Fault.CHECK,
+}
 
 _CAST = """
 DO $savepoints$

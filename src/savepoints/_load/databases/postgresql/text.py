@@ -6,13 +6,18 @@ import datetime
 import math
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
+from savepoints._databases import Fault
 from savepoints._load.convert import encodes
-from savepoints._load.intake import Row
+from savepoints._load.intake import Batch, Row
+from savepoints._load.reasons import Reason, reason
 
+#: So many rows are written into one message.
+LINES = 2000
 NULL = "\\N"
 
 Write = Callable[[Any], str]
@@ -20,6 +25,9 @@ Write = Callable[[Any], str]
 
 class Unwritable(ValueError):
     """A value that PostgreSQL cannot be told in text: a NUL in it, or a class that nobody knows."""
+
+
+_ADDRESSES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network, IPv4Interface, IPv6Interface)
 
 
 def _float(value: float) -> str:
@@ -36,6 +44,18 @@ def _bytes(value: Any) -> str:
     return f"\\x{bytes(value).hex()}"
 
 
+def range_text(value: Any) -> str:
+    """A range of psycopg2 or asyncpg; psycopg has its own dumper."""
+    if getattr(value, "isempty", False):
+        return "empty"
+    low, high = ("" if end is None else f'"{_quoted(str(end))}"' for end in (value.lower, value.upper))
+    return f"{'[' if value.lower_inc else '('}{low},{high}{']' if value.upper_inc else ')'}"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 _WRITERS: dict[type, Write] = {
     str: str,
     bool: lambda value: "t" if value else "f",
@@ -50,6 +70,7 @@ _WRITERS: dict[type, Write] = {
     bytes: _bytes,
     bytearray: _bytes,
     memoryview: _bytes,
+    **dict.fromkeys(_ADDRESSES, str),
 }
 
 
@@ -89,7 +110,7 @@ class Writer:
         text = self.value(value)
         if text is None:
             return "NULL"
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f'"{_quoted(text)}"'
 
     def column(self, cells: Sequence[Any]) -> list[str]:
         """The cells of one column as COPY has them."""
@@ -151,6 +172,38 @@ class Writer:
                 except Unwritable:
                     yield at, place
                     break
+
+
+def written(
+    writer: Writer, batch: Batch, *, numbered: bool
+) -> tuple[Batch, list[bytes], dict[int, tuple[Reason, ...]]]:
+    """Rows as lines, without those that cannot be told in text: a NUL in a text, a class that nobody knows.
+
+    Args:
+        writer: Writes them.
+        batch: The rows.
+        numbered: Each row has its index in front.
+
+    Returns:
+        The rows that are written, their lines, and why others are not, by their place.
+    """
+    try:
+        return batch, list(_lines(writer, batch, numbered=numbered)), {}
+    except Unwritable:
+        bad = dict(writer.unwritable(batch.rows))
+    refused: dict[int, tuple[Reason, ...]] = {}
+    for at, place in bad.items():
+        fault = Fault.ENCODING if isinstance(batch.rows[at][place], str) else Fault.TYPE
+        refused[batch.places[at]] = (reason(fault, batch.columns[place].name),)
+    batch = batch.only([at for at in range(len(batch.rows)) if at not in bad])
+    return batch, list(_lines(writer, batch, numbered=numbered)), refused
+
+
+def _lines(writer: Writer, batch: Batch, *, numbered: bool) -> Iterator[bytes]:
+    for start in range(0, len(batch.rows), LINES):
+        rows = batch.rows[start : start + LINES]
+        numbers = list(map(str, range(start, start + len(rows)))) if numbered else None
+        yield writer.lines(numbers, rows, len(batch.columns))
 
 
 #: What COPY's text format gives a meaning to, the escape character first.
