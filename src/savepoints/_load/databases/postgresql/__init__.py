@@ -16,6 +16,7 @@ from savepoints._load.algorithm import Algorithm, Job, Outcome
 from savepoints._load.bisect import Bisection
 from savepoints._load.databases.postgresql import catalog
 from savepoints._load.databases.postgresql.copying import DRIVERS, Destination, Driver, copy_in
+from savepoints._load.databases.postgresql.sql import send
 from savepoints._load.databases.postgresql.staging import Staging, Vanished, judge_error
 from savepoints._load.databases.postgresql.text import Writer, written
 from savepoints._load.intake import Batch
@@ -50,7 +51,6 @@ class Copying:
         self._job = job
         self._driver = driver
         self._rules = rules
-        self._quote = job.connection.dialect.identifier_preparer.quote_identifier
         self._writer = Writer(driver.adapt(job.connection.connection.driver_connection))
         self._staging = Staging(job, driver, rules, self._writer)
         self._read = 0
@@ -85,9 +85,8 @@ class Copying:
 
         What they find now is of the caller's own rows: it passes as the database's error.
         """
-        names = [".".join(map(self._quote, name.split(".", 1))) for name in self._rules.deferrable]
-        if names:
-            self._job.connection.exec_driver_sql(f"SET CONSTRAINTS {', '.join(names)} IMMEDIATE")
+        if self._rules.deferrable:
+            send(self._job.connection, f"SET CONSTRAINTS {', '.join(self._rules.deferrable)} IMMEDIATE")
             self._job.report.why.append("constraints that wait for COMMIT are checked at once during the load")
 
     def load(self, batch: Batch) -> Outcome:
@@ -104,8 +103,7 @@ class Copying:
         self._staging.drop()
         later = [name for name, deferred in self._rules.deferrable.items() if deferred]
         if later:
-            names = [".".join(map(self._quote, name.split(".", 1))) for name in later]
-            self._job.connection.exec_driver_sql(f"SET CONSTRAINTS {', '.join(names)} DEFERRED")
+            send(self._job.connection, f"SET CONSTRAINTS {', '.join(later)} DEFERRED")
         self._job.report.checks.update({name: f"left to the database: {why}" for name, why in self._rules.left.items()})
 
     def _note(self, read: int, bad: int) -> None:

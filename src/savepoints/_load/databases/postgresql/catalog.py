@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import Table, text
 from sqlalchemy.engine import Connection
 
+from savepoints._load.databases.postgresql.sql import table_name
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -73,7 +75,7 @@ class Rules:
         columns: By name.
         primary: The columns of the primary key.
         left: Rules that only the database can check, with why.
-        deferrable: Names of constraints that can be checked at COMMIT, and whether they are by themselves.
+        deferrable: Names, as SQL, of constraints that can be checked at COMMIT, and whether they are by themselves.
         generated: The columns that the database computes, and takes no values for.
         referred: The columns that foreign keys point to.
         triggered: Row triggers may change a row or leave it out.
@@ -143,7 +145,8 @@ _CONSTRAINTS = text(f"""
 SELECT c.conname, c.contype, c.condeferrable, c.condeferred, c.confmatchtype,
     c.confrelid = c.conrelid OR c.confrelid IN (SELECT relid FROM pg_partition_tree(c.conrelid))
         OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors(c.conrelid)) AS own,
-    n.nspname AS schema, {_NAMES.format(key="c.conkey", table="c.conrelid")} AS columns,
+    quote_ident(n.nspname) || '.' || quote_ident(c.conname) AS whole,
+    {_NAMES.format(key="c.conkey", table="c.conrelid")} AS columns,
     CASE WHEN c.contype = 'f' THEN {_NAMES.format(key="c.confkey", table="c.confrelid")} END AS referred,
     pg_get_expr(c.conbin, c.conrelid) AS sql,
     CASE WHEN c.contype = 'f' THEN quote_ident(pn.nspname) || '.' || quote_ident(p.relname) END AS parent,
@@ -174,8 +177,7 @@ WHERE i.indrelid = CAST(:oid AS oid) AND i.indisunique AND i.indislive ORDER BY 
 
 def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
     """The rules of a table, for rows that are inserted, and may be updated."""
-    name = connection.dialect.identifier_preparer.format_table(table)
-    found = connection.execute(_TABLE, {"name": name, "events": 4 | 16 if updates else 4}).one()
+    found = connection.execute(_TABLE, {"name": table_name(table), "events": 4 | 16 if updates else 4}).one()
     listed = connection.execute(_COLUMNS, {"oid": found.oid}).all()
     columns = {
         one.attname: Column(one.attname, one.type, one.domain, one.collation, one.not_null, one.filled, one.exact)
@@ -209,7 +211,7 @@ def _constraint(rules: Rules, one: Any) -> None:
     if kind == "f" and one.own:
         rules.own_keys[one.conname] = tuple(one.columns)
     if one.condeferrable and one.enforced:
-        rules.deferrable[f"{one.schema}.{one.conname}"] = one.condeferred
+        rules.deferrable[one.whole] = one.condeferred
     if kind == "p":
         rules.primary = tuple(one.columns)
     elif kind == "c":

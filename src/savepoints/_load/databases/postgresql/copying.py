@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Connection
 
 from savepoints._core.raw import driver_work
+from savepoints._load.databases.postgresql.sql import qualified, quote
 from savepoints._load.databases.postgresql.text import Unwritable, Write, range_text
 
 
@@ -19,10 +20,10 @@ class Destination(NamedTuple):
     columns: tuple[str, ...]
     options: str = ""
 
-    def sql(self, quote: Callable[[str], str]) -> str:
+    def sql(self) -> str:
         """The statement."""
-        table = quote(self.table) if self.schema is None else f"{quote(self.schema)}.{quote(self.table)}"
-        return f"COPY {table} ({', '.join(map(quote, self.columns))}) FROM STDIN {self.options}"
+        columns = ", ".join(map(quote, self.columns))
+        return f"COPY {qualified(self.schema, self.table)} ({columns}) FROM STDIN {self.options}"
 
 
 class Driver(NamedTuple):
@@ -34,7 +35,7 @@ class Driver(NamedTuple):
         adapt: Makes what writes a value of an unknown class, from the driver's connection.
     """
 
-    copy: Callable[[Any, Destination, Callable[[str], str], Iterable[bytes]], int]
+    copy: Callable[[Any, Destination, Iterable[bytes]], int]
     options: bool
     adapt: Callable[[Any], Write]
 
@@ -45,23 +46,22 @@ def copy_in(connection: Connection, driver: Driver, to: Destination, lines: Iter
     Raises:
         sqlalchemy.exc.DBAPIError: The server refused them all.
     """
-    quote = connection.dialect.identifier_preparer.quote_identifier
     with driver_work(connection, f"COPY {to.table}") as proxy:
-        return driver.copy(proxy, to, quote, lines)
+        return driver.copy(proxy, to, lines)
 
 
-def _psycopg(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+def _psycopg(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
     with proxy.driver_connection.cursor() as cursor:
-        with cursor.copy(to.sql(quote)) as copy:
+        with cursor.copy(to.sql()) as copy:
             for some in lines:
                 copy.write(some)
         return int(cursor.rowcount)
 
 
-def _psycopg_async(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+def _psycopg_async(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
     async def run(connection: Any) -> int:
         async with connection.cursor() as cursor:
-            async with cursor.copy(to.sql(quote)) as copy:
+            async with cursor.copy(to.sql()) as copy:
                 for some in lines:
                     await copy.write(some)
             return int(cursor.rowcount)
@@ -70,7 +70,7 @@ def _psycopg_async(proxy: Any, to: Destination, quote: Callable[[str], str], lin
     return count
 
 
-def _asyncpg(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+def _asyncpg(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
     async def source() -> AsyncIterator[bytes]:
         for some in lines:
             yield some
@@ -95,9 +95,9 @@ class _File:
         return next(self._lines, b"")
 
 
-def _psycopg2(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+def _psycopg2(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
     with proxy.driver_connection.cursor() as cursor:
-        cursor.copy_expert(to.sql(quote), _File(lines))
+        cursor.copy_expert(to.sql(), _File(lines))
         return int(cursor.rowcount)
 
 

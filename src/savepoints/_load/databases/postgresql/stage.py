@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from savepoints._databases import Fault
 from savepoints._load.databases.postgresql.catalog import Column, Rules
 from savepoints._load.databases.postgresql.copying import Destination, Driver, copy_in
+from savepoints._load.databases.postgresql.sql import literal, quote, send
 from savepoints._load.databases.postgresql.text import Writer
 from savepoints._load.intake import Batch
 from savepoints._load.reasons import Reason, reason
@@ -49,34 +50,30 @@ class Stage:
         self._driver = driver
         self._rules = rules
         self._writer = writer
-        self._quote = connection.dialect.identifier_preparer.quote_identifier
         version = connection.dialect.server_version_info or (0,)
         self._tolerant = driver.options and version >= (17,)
         self.asked = version >= (16,)  # `pg_input_is_valid` is there
         self.columns = columns
         self.name = f"savepoints_load_{next(_made)}"
-        self.names = ", ".join(map(self._quote, columns))
+        self.names = ", ".join(map(quote, columns))
         self.analyzed = False
         self._types = [rules.columns[name] for name in columns]
         self._make(self.name, [self._declared(column) for column in self._types])
         if not self._tolerant:
-            self._make(f"{self.name}_text", [f"{self._quote(name)} text" for name in columns])
+            self._make(f"{self.name}_text", [f"{quote(name)} text" for name in columns])
 
     def _declared(self, column: Column) -> str:
         collation = f" COLLATE {column.collation}" if column.collation else ""
-        return f"{self._quote(column.name)} {column.type}{collation}"
+        return f"{quote(column.name)} {column.type}{collation}"
 
     def _make(self, name: str, columns: list[str]) -> None:
         self.run(f"CREATE TEMPORARY TABLE {name} ({', '.join((f'{NUMBER} integer', *columns))}) ON COMMIT DROP")
-        few = ", ".join(
-            f"ALTER {self._quote(column)} SET STATISTICS {STATISTICS}" for column in (NUMBER, *self.columns)
-        )
+        few = ", ".join(f"ALTER {quote(column)} SET STATISTICS {STATISTICS}" for column in (NUMBER, *self.columns))
         self.run(f"ALTER TABLE {name} {few}")
 
     def run(self, sql: str) -> Any:
-        """Send a statement that has no parameters; percent signs are doubled for drivers that want it."""
-        percent = self._connection.dialect.paramstyle in ("pyformat", "format")
-        return self._connection.exec_driver_sql(sql.replace("%", "%%") if percent else sql)
+        """Send a statement that has no parameters."""
+        return send(self._connection, sql)
 
     def drop(self) -> None:
         """Leave nothing behind."""
@@ -111,7 +108,7 @@ class Stage:
     def _cast(self) -> int:
         """From text to the types; how many rows could be cast."""
         if self.asked:
-            casts = ", ".join(f"{self._quote(one.name)}::{one.type}" for one in self._types)
+            casts = ", ".join(f"{quote(one.name)}::{one.type}" for one in self._types)
             valid = [self._valid(one) for one in self._types if one.type != "text"]
             where = f" WHERE {' AND '.join(valid)}" if valid else ""
             insert = f"INSERT INTO {self.name} SELECT {NUMBER}, {casts} FROM {self.name}_text{where}"
@@ -121,12 +118,12 @@ class Stage:
         return int(self.run(f"SELECT count(*) FROM {self.name}").scalar())
 
     def _valid(self, one: Column) -> str:
-        name = self._quote(one.name)
+        name = quote(one.name)
         return f"({name} IS NULL OR pg_input_is_valid({name}, {literal(one.type)}))"
 
     def _assignments(self) -> str:
         """Assigned in PL/pgSQL: a cast would cut what is too long."""
-        return " ".join(f"typed.{self._quote(name)} := given.{self._quote(name)};" for name in self.columns)
+        return " ".join(f"typed.{quote(name)} := given.{quote(name)};" for name in self.columns)
 
     # -- reasons
 
@@ -184,11 +181,6 @@ class Stage:
         told = str(self.run("SELECT current_setting('savepoints.fault')").scalar())
         code, _, message = told.partition(" ")
         return (code, message) if code else None
-
-
-def literal(text: str) -> str:
-    """A text as SQL, whatever the server's setting for backslashes is."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 #: What a value that does not fit its type may be beside that; domains are inside of arrays and rows.

@@ -13,6 +13,7 @@ from savepoints._load.algorithm import Job, Outcome
 from savepoints._load.databases.postgresql import net
 from savepoints._load.databases.postgresql.catalog import Rules
 from savepoints._load.databases.postgresql.copying import Driver
+from savepoints._load.databases.postgresql.sql import literal, plain, qualified, quote, table_name
 from savepoints._load.databases.postgresql.stage import NUMBER, Stage
 from savepoints._load.databases.postgresql.text import Writer, written
 from savepoints._load.databases.postgresql.verdict import Judge, Refused, Verdict
@@ -47,8 +48,7 @@ class Staging:
         self._driver = driver
         self._rules = rules
         self._writer = writer
-        self._quote = job.connection.dialect.identifier_preparer.quote_identifier
-        self._table = job.connection.dialect.identifier_preparer.format_table(job.table)
+        self._table = table_name(job.table)
         self._stages: dict[tuple[Columns, int], tuple[Stage, Judge]] = {}
         self._tried = rules.triggered or rules.looks_around is not None  # no rule can be asked beforehand
         #: Defaults that are SQL, by their columns.
@@ -185,10 +185,10 @@ class Staging:
     def _insertion(self, stage: Stage, where: str = "{where}") -> str:
         """INSERT ... SELECT from the stage."""
         more = {name: sql for name, sql in self.defaults.items() if name not in stage.columns}
-        names = ", ".join([*map(self._quote, stage.columns), *map(self._quote, more)])
-        values = ", ".join([*map(self._quote, stage.columns), *more.values()])
+        names = ", ".join([*map(quote, stage.columns), *map(quote, more)])
+        values = ", ".join([*map(quote, stage.columns), *more.values()])
         target = f"{self._table} ({names})" if names else self._table
-        return f"{_plain(f'INSERT INTO {target} SELECT {values} FROM {stage.name}')} WHERE {where}"
+        return f"{_no_format(f'INSERT INTO {target} SELECT {values} FROM {stage.name}')} WHERE {where}"
 
     def _merges(self, stage: Stage, batch: Batch) -> bool:
         """Whether ON CONFLICT comes to the same as looking for the row, and then an UPDATE or an INSERT of it.
@@ -204,8 +204,8 @@ class Staging:
     def _merging(self, stage: Stage) -> str:
         key = [column.name for column in self._job.key]
         rest = [name for name in stage.columns if name not in key] or key[:1]
-        sets = ", ".join(f"{self._quote(name)} = excluded.{self._quote(name)}" for name in rest)
-        conflict = _plain(f"ON CONFLICT ({', '.join(map(self._quote, key))}) DO UPDATE SET {sets}")
+        sets = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in rest)
+        conflict = _no_format(f"ON CONFLICT ({', '.join(map(quote, key))}) DO UPDATE SET {sets}")
         return f"done AS ({self._insertion(stage)} ORDER BY {NUMBER} {conflict} RETURNING (xmax = 0) AS fresh)"
 
     def _overwriting(self, stage: Stage, batch: Batch) -> str:
@@ -213,9 +213,9 @@ class Staging:
         if not set(key) <= set(given):
             return f"done AS ({self._insertion(stage)} RETURNING true AS fresh)"
         rest = [name for name in given if name not in key] or key[:1]
-        sets = ", ".join(f"{self._quote(name)} = s.{self._quote(name)}" for name in rest)
-        same = " AND ".join(f"t.{self._quote(name)} = s.{self._quote(name)}" for name in key)
-        update = _plain(f"UPDATE {self._table} t SET {sets} FROM {stage.name} s WHERE {same}")
+        sets = ", ".join(f"{quote(name)} = s.{quote(name)}" for name in rest)
+        same = " AND ".join(f"t.{quote(name)} = s.{quote(name)}" for name in key)
+        update = _no_format(f"UPDATE {self._table} t SET {sets} FROM {stage.name} s WHERE {same}")
         insert = self._insertion(stage, "{where} AND NOT EXISTS (SELECT FROM changed)")
         return (
             f"changed AS ({update} AND {{where}} RETURNING 1), added AS ({insert} RETURNING 1),"
@@ -223,7 +223,7 @@ class Staging:
         )
 
 
-def _plain(sql: str) -> str:
+def _no_format(sql: str) -> str:
     return sql.replace("{", "{{").replace("}", "}}")
 
 
@@ -238,7 +238,7 @@ def _is_sql(column: Any) -> bool:
 def _sql(job: Job, column: Any) -> str:
     """A default of SQLAlchemy's as SQL."""
     default = column.default
-    dialect = job.connection.dialect
     if isinstance(default, SqlSequence):
-        return f"nextval('{dialect.identifier_preparer.format_sequence(default)}')"
-    return str(default.arg.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        return f"nextval({literal(qualified(default.schema, default.name))})"
+    dialect = job.connection.dialect
+    return plain(str(default.arg.compile(dialect=dialect, compile_kwargs={"literal_binds": True})), dialect)

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from savepoints._databases import Fault
 from savepoints._load.databases.postgresql import keys
 from savepoints._load.databases.postgresql.catalog import Check, ForeignKey, Rules, Unique
-from savepoints._load.databases.postgresql.stage import NUMBER, Stage, literal
+from savepoints._load.databases.postgresql.sql import literal, quote
+from savepoints._load.databases.postgresql.stage import NUMBER, Stage
 from savepoints._load.intake import Batch
 from savepoints._load.reasons import Reason, reason
 
@@ -74,7 +75,6 @@ class Judge:
         updates: bool,
     ) -> None:
         self._stage = stage
-        self._quote = stage._quote
         self._table = table
         self._rules = rules
         self._skips = skips
@@ -138,11 +138,11 @@ class Judge:
 
     def _alone(self) -> Iterator[tuple[int, Reason]]:
         rules: list[tuple[str, Reason]] = [
-            (f"{self._quote(name)} IS NULL", reason(Fault.NOT_NULL, name, code="23502")) for name in self._not_null
+            (f"{quote(name)} IS NULL", reason(Fault.NOT_NULL, name, code="23502")) for name in self._not_null
         ]
         rules += [(f"({one.sql}) IS FALSE", self._broken(one)) for one in self._checks]
         for name, domain in self._domains.items() if self._stage.asked else ():
-            valid = f"pg_input_is_valid(CAST({self._quote(name)} AS text), {literal(domain or '')})"
+            valid = f"pg_input_is_valid(CAST({quote(name)} AS text), {literal(domain or '')})"
             told = f"the value of {name} breaks a rule of its type {domain}"
             rules.append((f"NOT {valid}", reason(Fault.CHECK, name, message=told, code="23514")))
         if not rules:
@@ -163,11 +163,10 @@ class Judge:
     # -- foreign keys
 
     def _equal(self, left: Sequence[str], right: Sequence[str]) -> str:
-        quote = self._quote
         return " AND ".join(f"p.{quote(a)} = s.{quote(b)}" for a, b in zip(left, right, strict=True))
 
     def _given(self, columns: Sequence[str]) -> str:
-        return " AND ".join(f"s.{self._quote(name)} IS NOT NULL" for name in columns)
+        return " AND ".join(f"s.{quote(name)} IS NOT NULL" for name in columns)
 
     def _orphans(self, one: ForeignKey) -> Iterator[int]:
         """Rows without a parent in the other table."""
@@ -207,14 +206,14 @@ class Judge:
 
     def _same(self, one: Unique, left: str, right: str) -> str:
         sign = "=" if one.nulls_distinct else "IS NOT DISTINCT FROM"
-        return " AND ".join(f"{left}.{self._quote(name)} {sign} {right}.{self._quote(name)}" for name in one.columns)
+        return " AND ".join(f"{left}.{quote(name)} {sign} {right}.{quote(name)}" for name in one.columns)
 
     def _in_table(self, one: Unique) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows whose key a row in the table has, with the primary key of that row."""
         if self._stage.analyzed and self._lies_beyond(one):
             return
         primary = self._rules.primary
-        found = ", ".join(f"t.{self._quote(name)}" for name in primary) or "1"
+        found = ", ".join(f"t.{quote(name)}" for name in primary) or "1"
         for number, *key in self._stage.run(
             f"SELECT s.{NUMBER}, {found} FROM {self._stage.name} s {self._beside(one)}"
         ):
@@ -222,7 +221,7 @@ class Judge:
 
     def _lies_beyond(self, one: Unique) -> bool:
         """Whether all keys of the rows come behind those in the table, as counted ones do: two looks at an index."""
-        name = self._quote(one.columns[0])
+        name = quote(one.columns[0])
         if len(one.columns) > 1 or not one.nulls_distinct:
             return False
         # not by max() and min(), which not every type has; what can be unique has an order
@@ -244,7 +243,7 @@ class Judge:
             if found is not None:
                 yield from found
                 return
-        names = ", ".join(map(self._quote, one.columns))
+        names = ", ".join(map(quote, one.columns))
         given = f"WHERE {self._given(one.columns)}" if one.nulls_distinct else ""
         pairs = self._stage.run(
             f"SELECT min({NUMBER}), max({NUMBER}), count(*) FROM {self._stage.name} s {given}"
