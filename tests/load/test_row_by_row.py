@@ -66,6 +66,8 @@ KNOWN = [
         ({"a": 1, "b": 9}, {"a": 1, "b": None}, {"a": 1, "b": 7}, {"a": 2, "b": 7}, {"a": 2, "b": 1}),
         on_conflict="skip",
     ),
+    # a text that cannot be sent, and more that is wrong
+    Case(TWO_KEYS, ({"a": 1, "s": "x"},), ({"a": "", "s": "\ud800"}, {"a": None, "s": "\ud800"}), on_conflict="update"),
     # a column that is left out is not NULL
     Case(Schema((Field("a", False), Field("b", False, "server"))), (), ({"a": 1}, {"a": 2, "b": None}, {"a": 3})),
 ]

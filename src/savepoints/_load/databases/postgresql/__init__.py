@@ -128,8 +128,8 @@ class Copying:
 
     def _copy(self, batch: Batch, outcome: Outcome, cuts: int = CUTS) -> None:
         """Copy a chunk; where a line fails, the rows before it, that row by the stage, and the rows behind it."""
-        batch, lines, unwritable = written(self._writer, batch, numbered=False)
-        outcome.refused.update(unwritable)
+        batch, lines, rest, why = written(self._writer, batch, numbered=False)
+        self._staging.refuse(rest, why, outcome)
         if not batch.rows:
             return
         names = tuple(column.name for column in batch.columns)

@@ -132,7 +132,10 @@ class Stage:
             f"SELECT before, n FROM (SELECT {NUMBER} AS n, lag({NUMBER}, 1, -1) OVER (ORDER BY {NUMBER}) AS before"
             f" FROM (SELECT {NUMBER} FROM {self.name} UNION ALL SELECT {len(batch.rows)}) t) gaps WHERE n - before > 1"
         )
-        places = [place for before, behind in gone for place in range(before + 1, behind)]
+        return self.told(batch, [place for before, behind in gone for place in range(before + 1, behind)])
+
+    def told(self, batch: Batch, places: Sequence[int]) -> dict[int, tuple[Reason, ...]]:
+        """What is wrong with rows whose values do not fit their types."""
         found: dict[int, list[Reason]] = {place: [] for place in places}
         for start in range(0, len(places), 1000):
             some = places[start : start + 1000]

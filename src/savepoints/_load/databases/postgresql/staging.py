@@ -76,8 +76,8 @@ class Staging:
 
     def load(self, batch: Batch, outcome: Outcome) -> None:
         """Put rows into the table, in their order."""
-        batch, lines, unwritable = written(self._writer, batch, numbered=True)
-        outcome.refused.update(unwritable)
+        batch, lines, rest, unwritable = written(self._writer, batch, numbered=True)
+        self.refuse(rest, unwritable, outcome)
         if not batch.rows:
             return
         stage, judge = self._stage(batch)
@@ -92,6 +92,17 @@ class Staging:
             outcome.refused[batch.places[at]] = tuple(reasons)
         for at, why in verdict.skipped.items():
             outcome.skipped[batch.places[at]] = why
+
+    def refuse(self, rest: Batch, why: Refused, outcome: Outcome) -> None:
+        """Enter rows that cannot be sent, with what else is wrong with them."""
+        if not rest.rows:
+            return
+        stage, _ = self._stage(rest)
+        told = stage.told(rest, range(len(rest.rows)))
+        for at, reasons in why.items():
+            known = {one.column for one in reasons}
+            others = [one for one in told[at] if one.column is not None and one.column not in known]
+            outcome.refused[rest.places[at]] = (*reasons, *others)
 
     def _halve(self, batch: Batch, fault: Fault, error: DBAPIError, outcome: Outcome) -> None:
         if len(batch.rows) == 1:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from savepoints._databases import Fault
@@ -164,39 +164,52 @@ class Writer:
         return lines
 
     def unwritable(self, rows: list[Row]) -> Iterator[tuple[int, int]]:
-        """The index of each row that cannot be written, and of its first such column."""
+        """The index of each row that cannot be written, with each such column."""
         for at, row in enumerate(rows):
             for place, cell in enumerate(row):
                 try:
                     self.value(cell)
                 except Unwritable:
                     yield at, place
-                    break
 
 
-def written(
-    writer: Writer, batch: Batch, *, numbered: bool
-) -> tuple[Batch, list[bytes], dict[int, tuple[Reason, ...]]]:
+class Written(NamedTuple):
+    """Rows as lines.
+
+    Attributes:
+        batch: Those that can be written.
+        lines: Their lines.
+        rest: The others, with NULL in place of what cannot be written.
+        refused: Why not, by the index in ``rest``.
+    """
+
+    batch: Batch
+    lines: list[bytes]
+    rest: Batch
+    refused: dict[int, list[Reason]]
+
+
+def written(writer: Writer, batch: Batch, *, numbered: bool) -> Written:
     """Rows as lines, without those that cannot be told in text: a NUL in a text, a class that nobody knows.
 
     Args:
         writer: Writes them.
         batch: The rows.
         numbered: Each row has its index in front.
-
-    Returns:
-        The rows that are written, their lines, and why others are not, by their place.
     """
     try:
-        return batch, list(_lines(writer, batch, numbered=numbered)), {}
+        return Written(batch, list(_lines(writer, batch, numbered=numbered)), batch.part(0, 0), {})
     except Unwritable:
-        bad = dict(writer.unwritable(batch.rows))
-    refused: dict[int, tuple[Reason, ...]] = {}
-    for at, place in bad.items():
-        fault = Fault.ENCODING if isinstance(batch.rows[at][place], str) else Fault.TYPE
-        refused[batch.places[at]] = (reason(fault, batch.columns[place].name),)
+        bad: dict[int, list[int]] = {}
+        for at, place in writer.unwritable(batch.rows):
+            bad.setdefault(at, []).append(place)
+    rest, refused = batch.only(list(bad)), {}
+    for at, (row, places) in enumerate(zip(rest.rows, bad.values(), strict=True)):
+        faults = [Fault.ENCODING if isinstance(row[place], str) else Fault.TYPE for place in places]
+        refused[at] = [reason(fault, batch.columns[at].name) for fault, at in zip(faults, places, strict=True)]
+        rest.rows[at] = [None if place in places else cell for place, cell in enumerate(row)]
     batch = batch.only([at for at in range(len(batch.rows)) if at not in bad])
-    return batch, list(_lines(writer, batch, numbered=numbered)), refused
+    return Written(batch, list(_lines(writer, batch, numbered=numbered)), rest, refused)
 
 
 def _lines(writer: Writer, batch: Batch, *, numbered: bool) -> Iterator[bytes]:
