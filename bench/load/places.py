@@ -78,7 +78,7 @@ class Server(Place):
     def __init__(self, postgres: Postgres) -> None:
         super().__init__()
         self.engine = create_engine(postgres.url())
-        self._pid = int((postgres.data / "postmaster.pid").read_text().split()[0])
+        self._pid = int((postgres.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def server(self) -> float:
         return of_family(self._pid)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, select, text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from savepoints import TransactionLost, load
+from savepoints import TransactionLost, load, transaction
 from tests.harness.models import Child, Item, Parent
 from tests.harness.world import World
 
@@ -92,6 +92,34 @@ async def test_deferred_foreign_keys_are_found_in_the_load(world: World) -> None
         assert set(connection.scalars(select(child.c.id))) == {1, 3, 8}
 
 
+def test_a_deferred_key_of_a_counted_column() -> None:
+    """Nobody knows before the row is in what its key will be, and so whether that has a parent."""
+    engine = create_engine("sqlite://")
+    metadata = MetaData()
+    owner = Table("owner", metadata, Column("id", Integer, primary_key=True))
+    later: Any = {"deferrable": True, "initially": "DEFERRED"}
+    thing = Table(
+        "thing",
+        metadata,
+        Column("id", ForeignKey("owner.id", **later), primary_key=True, autoincrement=True),
+        Column("up", ForeignKey("thing.id", **later)),
+        Column("name", String, nullable=False),
+    )
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+    with transaction(engine) as connection:
+        metadata.create_all(connection)
+        connection.execute(owner.insert(), [{"id": number} for number in (1, 2, 4)])
+        rows = [(None, 1, "own parent"), (None, 9, "none"), (None, None, "x"), (None, None, "no owner"),
+                (4, 2, "y"), (None, None, "no owner"), (None, None, None)]  # fmt: skip
+        report = load(connection, thing, rows)
+        assert [(one.number, one.kind) for one in report.rejects] == [
+            (1, "foreign key"), (3, "foreign key"), (5, "foreign key"), (6, "not null")]  # fmt: skip
+        assert report.rejects[1].reasons[0].parent == (3,)
+    with engine.connect() as connection:
+        assert connection.scalars(select(thing.c.id)).all() == [1, 2, 4]
+    engine.dispose()
+
+
 @pytest.mark.needs("many_writers", "loader")
 async def test_an_earlier_violation_of_the_callers_is_not_the_loads(world: World) -> None:
     async with world.transaction(world.source, rollback=True) as target:
@@ -118,8 +146,6 @@ async def test_no_temporary_table_is_left(world: World) -> None:
 
 
 def test_a_table_that_refers_to_itself_is_loaded_in_order(postgres: Any) -> None:
-    from sqlalchemy import create_engine
-
     metadata = MetaData()
     tree = Table("tree", metadata, Column("id", Integer, primary_key=True), Column("up", ForeignKey("tree.id")))
     engine = create_engine(postgres.url())

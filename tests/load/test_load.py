@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Column, DateTime, Integer, MetaData, Table, select
 
 from savepoints import BadInput, LoadLimitExceeded, NotSupported, WrongArgument
+from savepoints._databases import capabilities
 from tests.harness.world import World
 from tests.load.shop import good, ids, prepare, product
 
@@ -47,6 +48,25 @@ async def test_199_bad_rows_are_rejected_with_their_reasons_and_the_others_are_k
     assert [(reject.number, reject.row) for reject in report.rejects] == list(enumerate(bad, start=1))
     assert [reject.kind for reject in report.rejects] == [kind for _, kind in BAD.values()]
     assert sum(report.by_kind.values()) == report.rejected
+
+
+async def test_a_time_whose_zone_would_be_dropped_is_rejected(world: World) -> None:
+    metadata = MetaData()
+    table = Table("moment", metadata, Column("id", Integer), Column("at", DateTime), Column("zoned", DateTime(True)))
+    with world.aside.begin() as connection:
+        metadata.create_all(connection)
+    naive = datetime.datetime(2024, 2, 29, 12)
+    aware = naive.replace(tzinfo=datetime.UTC)
+    async with world.transaction(world.source) as target:
+        rows = [(1, naive, None), (2, aware, None), (3, None, aware), (4, naive.date(), None)]
+        report = await world.load(target, table, rows)
+        refused = [1] if capabilities(world.sync_engine.dialect).zones else [1, 2]
+        assert [reject.number for reject in report.rejects] == refused
+        assert "time zone" in report.rejects[0].message
+        found = (await target.execute(select(table.c.at, table.c.zoned).order_by(table.c.id))).all()
+        assert found[0] == (naive, None)
+        assert found[-1] == (naive.replace(hour=0), None)
+        assert [at for _, at in found if at is not None] == ([] if 2 in refused else [aware])
 
 
 async def test_all_reasons_of_a_row_that_one_statement_can_tell(world: World) -> None:

@@ -35,6 +35,8 @@ from sqlalchemy import (
 
 from savepoints import Report, load
 from savepoints._load.databases import postgresql
+from savepoints._load.databases.postgresql.staging import Staging
+from savepoints._load.databases.postgresql.verdict import Verdict
 from savepoints._load.databases.sqlite import OneStatement
 from tests.load.slowly import slowly
 from tests.servers import Postgres
@@ -141,7 +143,7 @@ def both(engine: Engine, table: Table, given: list[Row]) -> tuple[list[Row], dic
         with connection.begin() as whole:
             prepare(connection, table)
             at_once(connection, table)
-            refused = slowly(connection, table, given)
+            refused = slowly(connection, table, given).refused
             slow = stored(connection, table)
             whole.rollback()
         with connection.begin() as whole:
@@ -197,8 +199,8 @@ def test_each_way_by_itself(engine: Engine, way: str, table: Table, given_rows: 
             patch.setattr(OneStatement, "rows", 2)
         else:
             patch.setattr(postgresql.Copying, "_why_staged", lambda self: "the test wants it")
-        if way == "net":
-            patch.setattr(postgresql.Copying, "_judged", lambda *_: {})
+        if way == "net":  # all is found by trying
+            patch.setattr(Staging, "_judged", lambda _, judge, batch, unfit: (Verdict(unfit).copy(), None))
         compare(engine, table, given_rows)
 
 

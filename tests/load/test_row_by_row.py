@@ -37,6 +37,37 @@ KNOWN = [
     Case(TWO_KEYS, (), ({"a": 1, "s": None}, {"a": 2, "s": None})),
     # a child before its parent, of a refused parent, of itself
     Case(ITSELF, (), ({"a": 1, "b": 2}, {"a": 2, "b": None}, {"a": 3, "b": 1}, {"a": 4, "b": 4}, {"a": 5, "b": 2})),
+    # a parent that the database fills in: a row of this table is one only if it came before, and got in
+    Case(
+        Schema((Field("a", False), Field("b", True, "server")), ("a",), (), (), ((("b",), "itself"),)),
+        (),
+        ({"a": 1}, {"a": 2}, {"a": 1}, {"a": 3, "b": None}, {"a": 4}),
+    ),
+    # a key that the database fills in, so that a row is its own parent
+    Case(
+        Schema((Field("a", False, "server"), Field("b", True)), ("a",), (), (), ((("b",), "itself"),)),
+        (),
+        ({"b": 2}, {"b": 2}, {"b": 3}, {"a": 3, "b": 2}),
+    ),
+    # what an update is not given stays, and the check is of the whole row
+    *(
+        Case(
+            Schema((Field("a", False), Field("b", True, who), Field("s", True)), ("a",), (), ("a <= b",)),
+            ({"a": 3, "b": 7, "s": "x"}, {"a": 1, "b": 1, "s": "x"}),
+            ({"a": 3, "s": "y"}, {"a": 4, "s": "y"}, {"a": 1, "s": "z"}, {"a": 2, "s": "z"}, {"a": 2, "b": 0}),
+            on_conflict="update",
+        )
+        for who in ("python", "server")
+    ),
+    # a duplicate that has no parent, either, is skipped if the row that it collides with got in
+    Case(
+        ITSELF,
+        (),
+        ({"a": 1, "b": 9}, {"a": 1, "b": None}, {"a": 1, "b": 7}, {"a": 2, "b": 7}, {"a": 2, "b": 1}),
+        on_conflict="skip",
+    ),
+    # a text that cannot be sent, and more that is wrong
+    Case(TWO_KEYS, ({"a": 1, "s": "x"},), ({"a": "", "s": "\ud800"}, {"a": None, "s": "\ud800"}), on_conflict="update"),
     # a column that is left out is not NULL
     Case(Schema((Field("a", False), Field("b", False, "server"))), (), ({"a": 1}, {"a": 2, "b": None}, {"a": 3})),
 ]

@@ -173,6 +173,7 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         code=code,
         errors=ERRORS,
         raised_by=(package,),
+        zones=False,
         provoke=provoke,
         in_transaction="SELECT @@in_transaction",
         commit_unanswered=commit_unanswered,

@@ -179,6 +179,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         named=named,
         provoke=provoke,
         fault=fault,
+        zones=False,
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,

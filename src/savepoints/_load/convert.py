@@ -32,6 +32,10 @@ class TooLong(ValueError):
     """A text has more characters than its column takes."""
 
 
+class Zoned(ValueError):
+    """A time has a zone, which would be dropped."""
+
+
 class Conversion:
     """What happens to the values of one column.
 
@@ -40,12 +44,17 @@ class Conversion:
         dialect: Whose bind processors are applied.
         from_text: The input is text without types, as CSV.
         served: The database itself reads text for any type, and refuses what does not fit: it is sent as it is.
+        zones: The database can keep the offset of a time.
     """
 
-    def __init__(self, column: Column[Any], dialect: Dialect, *, from_text: bool, served: bool) -> None:
+    def __init__(
+        self, column: Column[Any], dialect: Dialect, *, from_text: bool, served: bool, zones: bool = True
+    ) -> None:
         self._column = column
         kind = column.type
         self._plain, self._parse = _rule(kind, dialect, from_text=from_text)
+        if isinstance(kind, (types.DateTime, types.Time)) and not (zones and kind.timezone):
+            self._plain, self._parse = frozenset({_NONE}), _without_zone(self._parse)
         decorated = isinstance(kind, (types.TypeDecorator, types.Enum))
         self._served = served and not decorated and (from_text or not isinstance(kind, types.JSON))
         self._length = None if served or decorated else _length(kind)
@@ -110,6 +119,8 @@ class Conversion:
         name = self._column.name
         if isinstance(error, TooLong):
             found = reason(Fault.LENGTH, name, message=f"{name} is longer than {self._length} characters")
+        elif isinstance(error, Zoned):
+            found = reason(Fault.TYPE, name, message=f"the value of {name} has a time zone, which would be dropped")
         elif isinstance(error, UnicodeError):
             found = reason(Fault.ENCODING, name)
         else:
@@ -222,6 +233,16 @@ def _datetime(value: Any) -> datetime.datetime:
 
 def _time(value: Any) -> datetime.time:
     return datetime.time.fromisoformat(value.strip())
+
+
+def _without_zone(parse: Parse) -> Parse:
+    def naive(value: Any) -> Any:
+        found = value if isinstance(value, (datetime.datetime, datetime.time)) else parse(value)
+        if found.tzinfo is not None:
+            raise Zoned
+        return found
+
+    return naive
 
 
 def _binary(value: Any) -> bytes:

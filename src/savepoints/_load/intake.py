@@ -91,6 +91,7 @@ class Intake:
         null: Texts that stand for NULL.
         convert: Functions of the caller's for values, by column.
         served: The database reads text for any type.
+        zones: The database can keep the offset of a time.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Intake:
         null: tuple[str, ...],
         convert: Convert,
         served: bool,
+        zones: bool,
     ) -> None:
         self._source = source
         self._target = target
@@ -111,6 +113,7 @@ class Intake:
         self._null = null
         self._convert = {self._column(name): function for name, function in convert.items()}
         self._served = served
+        self._zones = zones
         self._conversions: dict[Column[Any], Conversion] = {}
         self._header = None if source.names is None else wanted.of_header(source.names)
         self._defaulted = [column for column in target.table.columns if column.default is not None]
@@ -258,7 +261,9 @@ class Intake:
     def _conversion(self, column: Column[Any]) -> Conversion:
         found = self._conversions.get(column)
         if found is None:
-            found = Conversion(column, self._dialect, from_text=self._source.text, served=self._served)
+            found = Conversion(
+                column, self._dialect, from_text=self._source.text, served=self._served, zones=self._zones
+            )
             self._conversions[column] = found
         return found
 

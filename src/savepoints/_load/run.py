@@ -182,6 +182,7 @@ class _Run:
             null=options.null if options.null is not None else (("",) if source.text else ()),
             convert=options.convert or {},
             served=self._algorithm.served,
+            zones=stack.capabilities.zones,
         )
         self._told = 0.0
         self._looked = False  # whether it is the wrong file

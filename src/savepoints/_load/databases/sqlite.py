@@ -21,6 +21,17 @@ from savepoints._load.statements import Statement, insertion, overwriting
 EXAMINED = 500
 
 
+class _Orphaned(Exception):
+    """A row must not stay."""
+
+    def __init__(self, why: Reason) -> None:
+        self.reason = why
+
+
+def _left_out() -> Reason:
+    return reason(Fault.TRIGGER, message="a trigger or an ON CONFLICT clause left the row out")
+
+
 class OneStatement:
     """The same at every share of bad rows: there is nothing to switch between.
 
@@ -152,28 +163,45 @@ class OneStatement:
         statement, examiner = self._prepared(batch.columns)
         rows = statement.parameters(batch.rows)
         updates = self._job.on_conflict == "update"
-        key = self._job.key
-        update = overwriting(self._job.table, batch, key, self._connection.dialect) if updates else None
+        update = overwriting(self._job.table, batch, self._job.key, self._connection.dialect) if updates else None
         for at, (place, row) in enumerate(zip(batch.places, batch.rows, strict=True)):
-            orphaned = next(examiner.orphaned(row, self._deferred), None) if self._deferred else None
-            if orphaned is not None:
-                outcome.refused[place] = self._all_reasons(row, orphaned, examiner)
-                continue
             try:
                 if updates and examiner.collision(row, self._key) is not None:
-                    if update is not None:
+                    refused = next(examiner.orphaned(row, self._deferred), None)
+                    if refused is None and update is not None:
                         cursor.execute(update.sql, update.one(row))
-                    outcome.updated += 1
-                    continue
-                cursor.execute(statement.sql, rows[at])
-                if cursor.rowcount:
-                    outcome.loaded += 1
+                    outcome.updated += refused is None
                 else:
-                    outcome.refused[place] = (
-                        reason(Fault.TRIGGER, message="a trigger or an ON CONFLICT clause left the row out"),
-                    )
+                    refused = self._one_more(cursor, statement.sql, rows[at], row, examiner)
+                    outcome.loaded += refused is None
             except Exception as error:
                 self._refused(driver, row, place, error, outcome, examiner)
+            else:
+                if refused is not None:
+                    outcome.refused[place] = self._all_reasons(row, refused, examiner)
+
+    def _one_more(self, cursor: Any, sql: str, parameters: Any, row: Row, examiner: Examiner) -> Reason | None:
+        """Insert a row; why not, if SQLite itself would not say so now."""
+        if self._deferred and examiner.counted(row, self._deferred):
+            return self._and_look(cursor, sql, parameters, examiner)
+        orphaned = next(examiner.orphaned(row, self._deferred), None)
+        if orphaned is not None:
+            return orphaned
+        cursor.execute(sql, parameters)
+        return None if cursor.rowcount else _left_out()
+
+    def _and_look(self, cursor: Any, sql: str, parameters: Any, examiner: Examiner) -> Reason | None:
+        """Whether a row has its parents is known when its key has been counted."""
+        try:
+            with self._job.savepoint():
+                cursor.execute(sql, parameters)
+                if not cursor.rowcount:
+                    raise _Orphaned(_left_out())
+                for orphaned in examiner.orphaned_as_stored(cursor.lastrowid, self._deferred):
+                    raise _Orphaned(orphaned)
+        except _Orphaned as found:
+            return found.reason
+        return None
 
     def _refused(
         self, driver: Any, row: Row, place: int, error: Exception, outcome: Outcome, examiner: Examiner

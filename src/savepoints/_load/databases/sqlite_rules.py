@@ -64,6 +64,9 @@ class Rules:
         self.not_null = {one["name"] for one in columns if not one["nullable"]}
         self.defaults: dict[str, str] = {one["name"]: one["default"] for one in columns if one["default"] is not None}
         self.types = {one.name: one.type.compile(connection.dialect) for one in table.columns}
+        #: The key that SQLite counts where a row leaves it out or has NULL there.
+        whole = [one["name"] for one in columns if str(one["type"]).upper() == "INTEGER"]
+        self.counted = self.primary[0] if len(self.primary) == 1 and self.primary[0] in whole else None
         self.foreign_keys = [
             ForeignKey(
                 one["name"],
@@ -228,13 +231,35 @@ class Examiner:
             return False
 
     def _orphan(self, one: ForeignKey, row: Row, code: str | None) -> Reason:
+        return self._unparented(one, self.cells(row, one.columns), code)
+
+    @staticmethod
+    def _unparented(one: ForeignKey, parent: tuple[Any, ...] | None, code: str | None) -> Reason:
         told = ", ".join(one.columns)
         message = f"{told} has no parent in {one.parent}"
-        parent = self.cells(row, one.columns)
         return reason(Fault.FOREIGN_KEY, told, one.name, message=message, code=code, parent=parent)
 
+    def counted(self, row: Row, foreign_keys: list[ForeignKey]) -> bool:
+        """Whether one of the foreign keys holds, or points to, a key that is counted as the row goes in."""
+        key = self._rules.counted
+        at = self._place.get(key or "")
+        if key is None or not (at is None or row[at] is None):
+            return False
+        return any(key in one.columns or (key in one.referred and self._is_own(one)) for one in foreign_keys)
+
+    def orphaned_as_stored(self, rowid: int, foreign_keys: list[ForeignKey]) -> Iterator[Reason]:
+        """The foreign keys of a row in the table that have no parent."""
+        for one in foreign_keys:
+            names = ", ".join(map(self._rules._quote, one.columns))
+            found = tuple(self._ask(f"SELECT {names} FROM {self._rules.table} WHERE rowid = ?", (rowid,)))
+            if None not in found and self._ask(self._parents[one], found) is None:
+                yield self._unparented(one, found, "SQLITE_CONSTRAINT_FOREIGNKEY")
+
+    def _is_own(self, one: ForeignKey) -> bool:
+        return self._rules.table.endswith(self._rules._quote(one.parent))
+
     def _own_parent(self, row: Row, one: ForeignKey, cells: tuple[Any, ...]) -> bool:
-        return self._rules.table.endswith(self._rules._quote(one.parent)) and self.cells(row, one.referred) == cells
+        return self._is_own(one) and self.cells(row, one.referred) == cells
 
     def others(self, row: Row, known: Reason) -> Iterator[Reason]:
         """What else is wrong with a row; the rule that is known already is left out."""

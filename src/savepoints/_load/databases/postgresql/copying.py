@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Connection
 
 from savepoints._core.raw import driver_work
-from savepoints._load.databases.postgresql.text import Unwritable, Write
+from savepoints._load.databases.postgresql.sql import qualified, quote
+from savepoints._load.databases.postgresql.text import Unwritable, Write, range_text
 
 
 class Destination(NamedTuple):
@@ -19,10 +20,10 @@ class Destination(NamedTuple):
     columns: tuple[str, ...]
     options: str = ""
 
-    def sql(self, quote: Callable[[str], str]) -> str:
+    def sql(self) -> str:
         """The statement."""
-        table = quote(self.table) if self.schema is None else f"{quote(self.schema)}.{quote(self.table)}"
-        return f"COPY {table} ({', '.join(map(quote, self.columns))}) FROM STDIN {self.options}"
+        columns = ", ".join(map(quote, self.columns))
+        return f"COPY {qualified(self.schema, self.table)} ({columns}) FROM STDIN {self.options}"
 
 
 class Driver(NamedTuple):
@@ -34,7 +35,7 @@ class Driver(NamedTuple):
         adapt: Makes what writes a value of an unknown class, from the driver's connection.
     """
 
-    copy: Callable[[Any, Destination, Callable[[str], str], Iterable[bytes]], int]
+    copy: Callable[[Any, Destination, Iterable[bytes]], int]
     options: bool
     adapt: Callable[[Any], Write]
 
@@ -45,23 +46,22 @@ def copy_in(connection: Connection, driver: Driver, to: Destination, lines: Iter
     Raises:
         sqlalchemy.exc.DBAPIError: The server refused them all.
     """
-    quote = connection.dialect.identifier_preparer.quote_identifier
     with driver_work(connection, f"COPY {to.table}") as proxy:
-        return driver.copy(proxy, to, quote, lines)
+        return driver.copy(proxy, to, lines)
 
 
-def _psycopg(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+def _psycopg(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
     with proxy.dbapi_connection.cursor() as cursor:
-        with cursor.copy(to.sql(quote)) as copy:
+        with cursor.copy(to.sql()) as copy:
             for some in lines:
                 copy.write(some)
         return int(cursor.rowcount)
 
 
-def _psycopg_async(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+def _psycopg_async(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
     async def run(connection: Any) -> int:
         async with connection.cursor() as cursor:
-            async with cursor.copy(to.sql(quote)) as copy:
+            async with cursor.copy(to.sql()) as copy:
                 for some in lines:
                     await copy.write(some)
             return int(cursor.rowcount)
@@ -70,7 +70,7 @@ def _psycopg_async(proxy: Any, to: Destination, quote: Callable[[str], str], lin
     return count
 
 
-def _asyncpg(proxy: Any, to: Destination, quote: Callable[[str], str], lines: Iterable[bytes]) -> int:
+def _asyncpg(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
     async def source() -> AsyncIterator[bytes]:
         for some in lines:
             yield some
@@ -83,6 +83,22 @@ def _asyncpg(proxy: Any, to: Destination, quote: Callable[[str], str], lines: It
 
     count: int = proxy.dbapi_connection.run_async(run)
     return count
+
+
+class _File:
+    """What psycopg2 reads from; how much it wants at once is advice."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+
+    def read(self, size: int) -> bytes:
+        return next(self._lines, b"")
+
+
+def _psycopg2(proxy: Any, to: Destination, lines: Iterable[bytes]) -> int:
+    with proxy.dbapi_connection.cursor() as cursor:
+        cursor.copy_expert(to.sql(), _File(lines))
+        return int(cursor.rowcount)
 
 
 def _by_psycopg(driver_connection: Any) -> Write:
@@ -101,16 +117,21 @@ def _by_psycopg(driver_connection: Any) -> Write:
     return write
 
 
-def _by_nobody(driver_connection: Any) -> Write:
+def _by_shape(driver_connection: Any) -> Write:
+    """Ranges of the driver's; it has no other values of its own that SQLAlchemy's types would make."""
+
     def write(value: Any) -> str:
-        raise Unwritable
+        if not hasattr(value, "lower_inc"):
+            raise Unwritable
+        return range_text(value)
 
     return write
 
 
-#: By the driver's name, and whether SQLAlchemy's async side drives it. psycopg2 has its place here.
+#: By the driver's name, and whether SQLAlchemy's async side drives it.
 DRIVERS = {
     ("psycopg", False): Driver(_psycopg, True, _by_psycopg),
     ("psycopg", True): Driver(_psycopg_async, True, _by_psycopg),
-    ("asyncpg", True): Driver(_asyncpg, False, _by_nobody),
+    ("psycopg2", False): Driver(_psycopg2, True, _by_shape),
+    ("asyncpg", True): Driver(_asyncpg, False, _by_shape),
 }

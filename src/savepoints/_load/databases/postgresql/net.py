@@ -5,7 +5,7 @@ A block of PL/pgSQL with an exception handler is a savepoint on the server: a re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from savepoints._databases import Fault
@@ -32,14 +32,25 @@ class ServerError(Exception):
         self.sqlstate = sqlstate
 
 
-def run(stage: Stage, insert: str, last: int, fault: Callable[[BaseException], Fault | None]) -> Caught:
+def run(
+    stage: Stage,
+    work: str,
+    last: int,
+    fault: Callable[[BaseException], Fault | None],
+    *,
+    block: int = BLOCK,
+    suspects: Iterable[int] = (),
+) -> Caught:
     """Insert the rows that are in the stage, in order, and refuse those that the database refuses.
 
     Args:
         stage: The stage; rows that are known to be bad have been deleted.
-        insert: The INSERT ... SELECT, with ``{where}`` for which rows.
+        work: Common table expressions that do it, with ``{where}`` for which rows; the last one is ``done``, with
+            a row for each, and ``fresh`` where it is new.
         last: The highest number.
         fault: The database's classifier.
+        block: So many rows are tried at once at most.
+        suspects: Rows that had better be tried alone, in order.
 
     Raises:
         sqlalchemy.exc.DBAPIError: What is no row's fault.
@@ -48,8 +59,9 @@ def run(stage: Stage, insert: str, last: int, fault: Callable[[BaseException], F
     stage.run(f"CREATE INDEX {stage.name}_index ON {stage.name} ({NUMBER})")
     stage.run(f"CREATE TEMPORARY TABLE {result} {_RESULT} ON COMMIT DROP")
     where = f"{NUMBER} BETWEEN lo AND hi"
-    stage.run(_LOOP.format(insert=insert.format(where=where), stage=stage.name, number=NUMBER, result=result,
-                           last=last, block=BLOCK))  # fmt: skip
+    alone = f"'{{{','.join(map(str, suspects))}}}'"
+    stage.run(_LOOP.format(work=work.format(where=where), stage=stage.name, number=NUMBER, result=result,
+                           last=last, block=block, alone=alone))  # fmt: skip
     found = stage.run(f"SELECT * FROM {result} ORDER BY n").all()
     stage.run(f"DROP TABLE {result}")
     stage.run(f"DROP INDEX {stage.name}_index")
@@ -78,13 +90,19 @@ _LOOP = (
 DO $savepoints$
 DECLARE
     lo integer := 0; hi integer; size integer := {block}; got bigint; fresh bigint; sent bigint;
-    all_fresh bigint := 0; all_changed bigint := 0;
+    all_fresh bigint := 0; all_changed bigint := 0; alone integer[] := {alone}; next integer := 1;
     state text; told text; more text; col text; con text;
 BEGIN
     WHILE lo <= {last} LOOP
         hi := least(lo + size - 1, {last});
+        WHILE alone[next] < lo LOOP
+            next := next + 1;
+        END LOOP;
+        IF alone[next] <= hi THEN
+            hi := greatest(alone[next] - 1, lo);
+        END IF;
         BEGIN
-            WITH done AS ({insert}) SELECT count(*), count(*) FILTER (WHERE done.fresh) INTO got, fresh FROM done;
+            WITH {work} SELECT count(*), count(*) FILTER (WHERE done.fresh) INTO got, fresh FROM done;
             SELECT count(*) INTO sent FROM {stage} WHERE {number} BETWEEN lo AND hi;
             IF got <> sent THEN
                 RAISE EXCEPTION USING ERRCODE = '"""

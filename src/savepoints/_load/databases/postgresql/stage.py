@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from savepoints._databases import Fault
 from savepoints._load.databases.postgresql.catalog import Column, Rules
 from savepoints._load.databases.postgresql.copying import Destination, Driver, copy_in
+from savepoints._load.databases.postgresql.sql import literal, quote, send
 from savepoints._load.databases.postgresql.text import Writer
 from savepoints._load.intake import Batch
 from savepoints._load.reasons import Reason, reason
@@ -49,34 +50,30 @@ class Stage:
         self._driver = driver
         self._rules = rules
         self._writer = writer
-        self._quote = connection.dialect.identifier_preparer.quote_identifier
         version = connection.dialect.server_version_info or (0,)
         self._tolerant = driver.options and version >= (17,)
-        self._asked = version >= (16,)
+        self.asked = version >= (16,)  # `pg_input_is_valid` is there
         self.columns = columns
         self.name = f"savepoints_load_{next(_made)}"
-        self.names = ", ".join(map(self._quote, columns))
+        self.names = ", ".join(map(quote, columns))
         self.analyzed = False
         self._types = [rules.columns[name] for name in columns]
         self._make(self.name, [self._declared(column) for column in self._types])
         if not self._tolerant:
-            self._make(f"{self.name}_text", [f"{self._quote(name)} text" for name in columns])
+            self._make(f"{self.name}_text", [f"{quote(name)} text" for name in columns])
 
     def _declared(self, column: Column) -> str:
         collation = f" COLLATE {column.collation}" if column.collation else ""
-        return f"{self._quote(column.name)} {column.type}{collation}"
+        return f"{quote(column.name)} {column.type}{collation}"
 
     def _make(self, name: str, columns: list[str]) -> None:
         self.run(f"CREATE TEMPORARY TABLE {name} ({', '.join((f'{NUMBER} integer', *columns))}) ON COMMIT DROP")
-        few = ", ".join(
-            f"ALTER {self._quote(column)} SET STATISTICS {STATISTICS}" for column in (NUMBER, *self.columns)
-        )
+        few = ", ".join(f"ALTER {quote(column)} SET STATISTICS {STATISTICS}" for column in (NUMBER, *self.columns))
         self.run(f"ALTER TABLE {name} {few}")
 
     def run(self, sql: str) -> Any:
-        """Send a statement that has no parameters; percent signs are doubled for drivers that want it."""
-        percent = self._connection.dialect.paramstyle in ("pyformat", "format")
-        return self._connection.exec_driver_sql(sql.replace("%", "%%") if percent else sql)
+        """Send a statement that has no parameters."""
+        return send(self._connection, sql)
 
     def drop(self) -> None:
         """Leave nothing behind."""
@@ -110,8 +107,8 @@ class Stage:
 
     def _cast(self) -> int:
         """From text to the types; how many rows could be cast."""
-        if self._asked:
-            casts = ", ".join(f"{self._quote(one.name)}::{one.type}" for one in self._types)
+        if self.asked:
+            casts = ", ".join(f"{quote(one.name)}::{one.type}" for one in self._types)
             valid = [self._valid(one) for one in self._types if one.type != "text"]
             where = f" WHERE {' AND '.join(valid)}" if valid else ""
             insert = f"INSERT INTO {self.name} SELECT {NUMBER}, {casts} FROM {self.name}_text{where}"
@@ -121,12 +118,12 @@ class Stage:
         return int(self.run(f"SELECT count(*) FROM {self.name}").scalar())
 
     def _valid(self, one: Column) -> str:
-        name = self._quote(one.name)
-        return f"({name} IS NULL OR pg_input_is_valid({name}, {_literal(one.type)}))"
+        name = quote(one.name)
+        return f"({name} IS NULL OR pg_input_is_valid({name}, {literal(one.type)}))"
 
     def _assignments(self) -> str:
         """Assigned in PL/pgSQL: a cast would cut what is too long."""
-        return " ".join(f"typed.{self._quote(name)} := given.{self._quote(name)};" for name in self.columns)
+        return " ".join(f"typed.{quote(name)} := given.{quote(name)};" for name in self.columns)
 
     # -- reasons
 
@@ -135,11 +132,14 @@ class Stage:
             f"SELECT before, n FROM (SELECT {NUMBER} AS n, lag({NUMBER}, 1, -1) OVER (ORDER BY {NUMBER}) AS before"
             f" FROM (SELECT {NUMBER} FROM {self.name} UNION ALL SELECT {len(batch.rows)}) t) gaps WHERE n - before > 1"
         )
-        places = [place for before, behind in gone for place in range(before + 1, behind)]
+        return self.told(batch, [place for before, behind in gone for place in range(before + 1, behind)])
+
+    def told(self, batch: Batch, places: Sequence[int]) -> dict[int, tuple[Reason, ...]]:
+        """What is wrong with rows whose values do not fit their types."""
         found: dict[int, list[Reason]] = {place: [] for place in places}
         for start in range(0, len(places), 1000):
             some = places[start : start + 1000]
-            for place, why in self._reasons(batch, some) if self._asked else self._reasons_one_by_one(batch, some):
+            for place, why in self._reasons(batch, some) if self.asked else self._reasons_one_by_one(batch, some):
                 found[place].append(why)
             self._add_nulls(batch, some, found)
         return {place: tuple(reasons) or (reason(Fault.TYPE),) for place, reasons in found.items()}
@@ -155,18 +155,18 @@ class Stage:
     def _reasons(self, batch: Batch, places: Sequence[int]) -> Iterator[tuple[int, Reason]]:
         """Ask the server about each value of some rows."""
         rows = [[place, *map(self._writer.value, batch.rows[place])] for place in places]
-        given = _literal(json.dumps(rows))
+        given = literal(json.dumps(rows))
         for at, one in enumerate(self._types, start=1):
             sql = (
                 f"SELECT CAST(r ->> 0 AS integer) AS n, e.message, e.sql_error_code"
                 f" FROM json_array_elements({given}) AS r,"
-                f" LATERAL pg_input_error_info(r ->> {at}, {_literal(one.type)}) AS e WHERE e.message IS NOT NULL"
+                f" LATERAL pg_input_error_info(r ->> {at}, {literal(one.type)}) AS e WHERE e.message IS NOT NULL"
             )
             for found in self.run(sql):
                 yield found.n, self._reason(one, found.sql_error_code, found.message)
 
     def _reason(self, one: Column, code: str, detail: str) -> Reason:
-        fault = Fault.LENGTH if code == "22001" else Fault.ENCODING if code in ("22021", "22P05") else Fault.TYPE
+        fault = _FAULTS.get(code, Fault.TYPE)
         told = f"the value of {one.name} does not fit its type {one.type}" if fault is Fault.TYPE else None
         return reason(fault, one.name, message=told, code=code, detail=detail)
 
@@ -180,16 +180,20 @@ class Stage:
                     yield place, self._reason(one, *found)
 
     def _ask_by_cast(self, one: Column, value: str) -> tuple[str, str] | None:
-        self.run(_ASK.format(type=one.type, value=_literal(value)))
+        self.run(_ASK.format(type=one.type, value=literal(value)))
         told = str(self.run("SELECT current_setting('savepoints.fault')").scalar())
         code, _, message = told.partition(" ")
         return (code, message) if code else None
 
 
-def _literal(text: str) -> str:
-    """A text as SQL, whatever the server's setting for backslashes is."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
+#: What a value that does not fit its type may be beside that; domains are inside of arrays and rows.
+_FAULTS = {
+    "22001": Fault.LENGTH,
+    "22021": Fault.ENCODING,
+    "22P05": Fault.ENCODING,
+    "23502": Fault.NOT_NULL,
+    "23514": Fault.CHECK,
+}
 
 _CAST = """
 DO $savepoints$

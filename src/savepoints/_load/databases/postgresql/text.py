@@ -6,13 +6,18 @@ import datetime
 import math
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from savepoints._databases import Fault
 from savepoints._load.convert import encodes
-from savepoints._load.intake import Row
+from savepoints._load.intake import Batch, Row
+from savepoints._load.reasons import Reason, reason
 
+#: So many rows are written into one message.
+LINES = 2000
 NULL = "\\N"
 
 Write = Callable[[Any], str]
@@ -20,6 +25,9 @@ Write = Callable[[Any], str]
 
 class Unwritable(ValueError):
     """A value that PostgreSQL cannot be told in text: a NUL in it, or a class that nobody knows."""
+
+
+_ADDRESSES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network, IPv4Interface, IPv6Interface)
 
 
 def _float(value: float) -> str:
@@ -36,6 +44,18 @@ def _bytes(value: Any) -> str:
     return f"\\x{bytes(value).hex()}"
 
 
+def range_text(value: Any) -> str:
+    """A range of psycopg2 or asyncpg; psycopg has its own dumper."""
+    if getattr(value, "isempty", False):
+        return "empty"
+    low, high = ("" if end is None else f'"{_quoted(str(end))}"' for end in (value.lower, value.upper))
+    return f"{'[' if value.lower_inc else '('}{low},{high}{']' if value.upper_inc else ')'}"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 _WRITERS: dict[type, Write] = {
     str: str,
     bool: lambda value: "t" if value else "f",
@@ -50,6 +70,7 @@ _WRITERS: dict[type, Write] = {
     bytes: _bytes,
     bytearray: _bytes,
     memoryview: _bytes,
+    **dict.fromkeys(_ADDRESSES, str),
 }
 
 
@@ -89,7 +110,7 @@ class Writer:
         text = self.value(value)
         if text is None:
             return "NULL"
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f'"{_quoted(text)}"'
 
     def column(self, cells: Sequence[Any]) -> list[str]:
         """The cells of one column as COPY has them."""
@@ -143,14 +164,59 @@ class Writer:
         return lines
 
     def unwritable(self, rows: list[Row]) -> Iterator[tuple[int, int]]:
-        """The index of each row that cannot be written, and of its first such column."""
+        """The index of each row that cannot be written, with each such column."""
         for at, row in enumerate(rows):
             for place, cell in enumerate(row):
                 try:
                     self.value(cell)
                 except Unwritable:
                     yield at, place
-                    break
+
+
+class Written(NamedTuple):
+    """Rows as lines.
+
+    Attributes:
+        batch: Those that can be written.
+        lines: Their lines.
+        rest: The others, with NULL in place of what cannot be written.
+        refused: Why not, by the index in ``rest``.
+    """
+
+    batch: Batch
+    lines: list[bytes]
+    rest: Batch
+    refused: dict[int, list[Reason]]
+
+
+def written(writer: Writer, batch: Batch, *, numbered: bool) -> Written:
+    """Rows as lines, without those that cannot be told in text: a NUL in a text, a class that nobody knows.
+
+    Args:
+        writer: Writes them.
+        batch: The rows.
+        numbered: Each row has its index in front.
+    """
+    try:
+        return Written(batch, list(_lines(writer, batch, numbered=numbered)), batch.part(0, 0), {})
+    except Unwritable:
+        bad: dict[int, list[int]] = {}
+        for at, place in writer.unwritable(batch.rows):
+            bad.setdefault(at, []).append(place)
+    rest, refused = batch.only(list(bad)), {}
+    for at, (row, places) in enumerate(zip(rest.rows, bad.values(), strict=True)):
+        faults = [Fault.ENCODING if isinstance(row[place], str) else Fault.TYPE for place in places]
+        refused[at] = [reason(fault, batch.columns[at].name) for fault, at in zip(faults, places, strict=True)]
+        rest.rows[at] = [None if place in places else cell for place, cell in enumerate(row)]
+    batch = batch.only([at for at in range(len(batch.rows)) if at not in bad])
+    return Written(batch, list(_lines(writer, batch, numbered=numbered)), rest, refused)
+
+
+def _lines(writer: Writer, batch: Batch, *, numbered: bool) -> Iterator[bytes]:
+    for start in range(0, len(batch.rows), LINES):
+        rows = batch.rows[start : start + LINES]
+        numbers = list(map(str, range(start, start + len(rows)))) if numbered else None
+        yield writer.lines(numbers, rows, len(batch.columns))
 
 
 #: What COPY's text format gives a meaning to, the escape character first.

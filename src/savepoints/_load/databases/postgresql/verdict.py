@@ -5,20 +5,51 @@ asked of the server, a statement each. Among rows that share a key in the input,
 answer depends on which of the earlier ones got in: these are few, and are gone through in order here.
 """
 
+# Note [Rows that did not get in]
+# A row that is refused takes no key and is nobody's parent. So what is said of rows in their order holds only if
+# nothing else refuses a row: where the INSERT shows that something does (an index over an expression, a trigger), it
+# is forgotten, and the database decides these rows one after the other. What is said of a row alone holds in any case.
+
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from savepoints._databases import Fault
 from savepoints._load.databases.postgresql import keys
 from savepoints._load.databases.postgresql.catalog import Check, ForeignKey, Rules, Unique
+from savepoints._load.databases.postgresql.sql import literal, quote
 from savepoints._load.databases.postgresql.stage import NUMBER, Stage
 from savepoints._load.intake import Batch
 from savepoints._load.reasons import Reason, reason
 
 Refused = dict[int, list[Reason]]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Why rows are refused, and which duplicates are skipped, by index."""
+
+    refused: Refused = field(default_factory=dict)
+    skipped: dict[int, Reason] = field(default_factory=dict)
+
+    def out(self) -> set[int]:
+        """The rows that do not get in."""
+        return {*self.refused, *self.skipped}
+
+    def copy(self) -> Verdict:
+        """One that can be added to."""
+        return Verdict({at: list(reasons) for at, reasons in self.refused.items()}, dict(self.skipped))
+
+    def settle(self) -> None:
+        """What PostgreSQL itself does with a duplicate that breaks another rule: foreign keys are looked at last."""
+        for at in self.skipped.keys() & self.refused.keys():
+            if all(why.kind == Fault.FOREIGN_KEY.value for why in self.refused[at]):
+                del self.refused[at]
+            else:
+                del self.skipped[at]
 
 
 class Judge:
@@ -27,48 +58,93 @@ class Judge:
     Args:
         rules: The table's.
         table: Its name, as SQL.
-        stage: Where the rows are; rules over columns that it does not have are left to the database.
+        stage: Where the rows are.
+        given: The columns whose values tell what a row will be; rules over others are left to the database.
         skips: The key by which duplicates are skipped; empty means by any, None that they are refused.
         updates: Duplicates are updated.
     """
 
-    def __init__(self, rules: Rules, table: str, stage: Stage, skips: tuple[str, ...] | None, *, updates: bool) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        table: str,
+        stage: Stage,
+        given: Sequence[str],
+        skips: tuple[str, ...] | None,
+        *,
+        updates: bool,
+    ) -> None:
         self._stage = stage
-        self._quote = stage._quote
         self._table = table
         self._rules = rules
         self._skips = skips
-        known = set(stage.columns)
-        self._not_null = [name for name in stage.columns if rules.columns[name].not_null]
+        known = set(given)
+        self._not_null = [name for name in given if rules.columns[name].not_null]
         self._checks = [one for one in rules.checks if one.columns <= known]
-        self._foreign_keys = [one for one in rules.foreign_keys if known.issuperset(one.columns)]
+        self._domains = {name: rules.columns[name].domain for name in given if rules.columns[name].domain is not None}
+        self._foreign_keys = [one for one in rules.foreign_keys if known.issuperset(one.columns) and not one.own]
+        self._own_keys = [one for one in rules.foreign_keys if one.own and known.issuperset(one.columns + one.referred)]
         # where rows are updated, what looks like a duplicate by another key may be the row itself
         self._uniques = [one for one in rules.uniques if known.issuperset(one.columns) and not updates]
+        judged = {one.name for one in self._own_keys}
+        #: Nothing but the order of the rows decides who is a parent of whom, and that is known here.
+        self.foresees_order = not any(
+            name not in judged and all(at in known or rules.columns[at].filled for at in columns)
+            for name, columns in rules.own_keys.items()
+        )
         self.predicted = [
             *(f"not null {name}" for name in self._not_null),
             *(f"check {one.name}" for one in self._checks),
-            *(f"foreign key {one.name}" for one in self._foreign_keys),
+            *(f"foreign key {one.name}" for one in (*self._foreign_keys, *self._own_keys)),
             *(f"unique {one.name}" for one in self._uniques),
         ]
 
-    def judge(self, batch: Batch, refused: Refused) -> dict[int, Reason]:
-        """Add to the refused rows, by index; give those that are skipped."""
-        unfit = frozenset(refused)
-        for at, why in self._alone(batch):
-            refused.setdefault(at, []).append(why)
+    def alone(self, batch: Batch, unfit: Refused) -> Verdict:
+        """What holds whatever becomes of the other rows; see Note [Rows that did not get in]."""
+        verdict = Verdict(unfit).copy()
+        for at, why in self._alone():
+            verdict.refused.setdefault(at, []).append(why)
+        for unique in self._uniques:
+            for at, key in self._in_table(unique):
+                self.enter(verdict, at, unique, key)
+        if self._skips is None:  # else a duplicate is skipped, if it is one, before its parent is looked for
+            self._look_for_parents(batch, verdict)
+        verdict.settle()
+        return verdict
+
+    def in_order(self, batch: Batch, unfit: Refused, alone: Verdict) -> Verdict:
+        """What else follows, if these are all rows that are refused."""
+        verdict = alone.copy()
+        if self._skips is not None:
+            self._look_for_parents(batch, verdict)
+        _Order(self, batch, verdict, frozenset(unfit)).decide()
+        verdict.settle()
+        return verdict
+
+    def _look_for_parents(self, batch: Batch, verdict: Verdict) -> None:
         for one in self._foreign_keys:
-            if not one.own:
-                for at in self._orphans(one):
-                    refused.setdefault(at, []).append(self._orphan(one, batch, at))
-        return _Order(self, batch, refused, unfit).decide()
+            for at in self._orphans(one):
+                verdict.refused.setdefault(at, []).append(self.orphan(one, batch, at))
+
+    def enter(self, verdict: Verdict, at: int, one: Unique, collides: Any) -> None:
+        """A duplicate is skipped or refused."""
+        why = reason(Fault.UNIQUE, ", ".join(one.columns), one.name, code="23505", collides_with=collides)
+        if self._skips is not None and (not self._skips or set(self._skips) == set(one.columns)):
+            verdict.skipped[at] = why
+        else:
+            verdict.refused.setdefault(at, []).append(why)
 
     # -- each row alone
 
-    def _alone(self, batch: Batch) -> Iterator[tuple[int, Reason]]:
+    def _alone(self) -> Iterator[tuple[int, Reason]]:
         rules: list[tuple[str, Reason]] = [
-            (f"{self._quote(name)} IS NULL", reason(Fault.NOT_NULL, name, code="23502")) for name in self._not_null
+            (f"{quote(name)} IS NULL", reason(Fault.NOT_NULL, name, code="23502")) for name in self._not_null
         ]
         rules += [(f"({one.sql}) IS FALSE", self._broken(one)) for one in self._checks]
+        for name, domain in self._domains.items() if self._stage.asked else ():
+            valid = f"pg_input_is_valid(CAST({quote(name)} AS text), {literal(domain or '')})"
+            told = f"the value of {name} breaks a rule of its type {domain}"
+            rules.append((f"NOT {valid}", reason(Fault.CHECK, name, message=told, code="23514")))
         if not rules:
             return
         columns = ", ".join(f"{sql} AS r{at}" for at, (sql, _) in enumerate(rules))
@@ -87,11 +163,10 @@ class Judge:
     # -- foreign keys
 
     def _equal(self, left: Sequence[str], right: Sequence[str]) -> str:
-        quote = self._quote
         return " AND ".join(f"p.{quote(a)} = s.{quote(b)}" for a, b in zip(left, right, strict=True))
 
     def _given(self, columns: Sequence[str]) -> str:
-        return " AND ".join(f"s.{self._quote(name)} IS NOT NULL" for name in columns)
+        return " AND ".join(f"s.{quote(name)} IS NOT NULL" for name in columns)
 
     def _orphans(self, one: ForeignKey) -> Iterator[int]:
         """Rows without a parent in the other table."""
@@ -104,8 +179,6 @@ class Judge:
 
     def orphans_within(self, one: ForeignKey) -> Mapping[int, list[int]]:
         """Rows without a parent in this table before the load, with those of the input that may be it."""
-        if not set(one.referred) <= set(self._stage.columns):
-            return {at: [] for at in self._orphans(one)}
         found: dict[int, list[int]] = defaultdict(list)
         for at, parent in self._stage.run(
             f"SELECT s.{NUMBER}, q.{NUMBER} AS parent FROM {self._stage.name} s LEFT JOIN {self._stage.name} q ON"
@@ -117,9 +190,9 @@ class Judge:
 
     def own_keys(self) -> list[ForeignKey]:
         """Foreign keys to the table itself."""
-        return [one for one in self._foreign_keys if one.own]
+        return self._own_keys
 
-    def _orphan(self, one: ForeignKey, batch: Batch, at: int, because: int | None = None) -> Reason:
+    def orphan(self, one: ForeignKey, batch: Batch, at: int, because: int | None = None) -> Reason:
         told = ", ".join(one.columns)
         row = batch.rows[at]
         parent = tuple(row[self._stage.columns.index(name)] for name in one.columns)
@@ -133,14 +206,14 @@ class Judge:
 
     def _same(self, one: Unique, left: str, right: str) -> str:
         sign = "=" if one.nulls_distinct else "IS NOT DISTINCT FROM"
-        return " AND ".join(f"{left}.{self._quote(name)} {sign} {right}.{self._quote(name)}" for name in one.columns)
+        return " AND ".join(f"{left}.{quote(name)} {sign} {right}.{quote(name)}" for name in one.columns)
 
-    def in_table(self, one: Unique) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _in_table(self, one: Unique) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows whose key a row in the table has, with the primary key of that row."""
         if self._stage.analyzed and self._lies_beyond(one):
             return
         primary = self._rules.primary
-        found = ", ".join(f"t.{self._quote(name)}" for name in primary) or "1"
+        found = ", ".join(f"t.{quote(name)}" for name in primary) or "1"
         for number, *key in self._stage.run(
             f"SELECT s.{NUMBER}, {found} FROM {self._stage.name} s {self._beside(one)}"
         ):
@@ -148,10 +221,12 @@ class Judge:
 
     def _lies_beyond(self, one: Unique) -> bool:
         """Whether all keys of the rows come behind those in the table, as counted ones do: two looks at an index."""
-        name = self._quote(one.columns[0])
+        name = quote(one.columns[0])
         if len(one.columns) > 1 or not one.nulls_distinct:
             return False
-        most, least = f"(SELECT max({name}) FROM {self._table})", f"(SELECT min({name}) FROM {self._stage.name})"
+        # not by max() and min(), which not every type has; what can be unique has an order
+        most = f"(SELECT {name} FROM {self._table} WHERE {name} IS NOT NULL ORDER BY 1 DESC LIMIT 1)"
+        least = f"(SELECT {name} FROM {self._stage.name} WHERE {name} IS NOT NULL ORDER BY 1 LIMIT 1)"
         return self._stage.run(f"SELECT coalesce({most} < {least}, {most} IS NULL)").scalar() is True
 
     def _beside(self, one: Unique) -> str:
@@ -168,7 +243,7 @@ class Judge:
             if found is not None:
                 yield from found
                 return
-        names = ", ".join(map(self._quote, one.columns))
+        names = ", ".join(map(quote, one.columns))
         given = f"WHERE {self._given(one.columns)}" if one.nulls_distinct else ""
         pairs = self._stage.run(
             f"SELECT min({NUMBER}), max({NUMBER}), count(*) FROM {self._stage.name} s {given}"
@@ -188,14 +263,6 @@ class Judge:
         """The keys that are judged here."""
         return self._uniques
 
-    def duplicate(self, one: Unique, collides: Any) -> Reason:
-        """The reason of a duplicate."""
-        return reason(Fault.UNIQUE, ", ".join(one.columns), one.name, code="23505", collides_with=collides)
-
-    def skipped(self, one: Unique) -> bool:
-        """Whether a duplicate by this key is left as it is, and no reject."""
-        return self._skips is not None and (not self._skips or set(self._skips) == set(one.columns))
-
 
 class _Claim(NamedTuple):
     """A row has a key that others of the input have, too."""
@@ -207,56 +274,37 @@ class _Claim(NamedTuple):
 class _Order:
     """Goes through those rows in order whose fate depends on earlier ones."""
 
-    def __init__(self, judge: Judge, batch: Batch, refused: Refused, unfit: frozenset[int]) -> None:
+    def __init__(self, judge: Judge, batch: Batch, verdict: Verdict, unfit: frozenset[int]) -> None:
         self._judge = judge
         self._batch = batch
-        self._refused = refused
-        self._unfit = unfit
-        self._skipped: dict[int, Reason] = {}
+        self._verdict = verdict
         self._claims: dict[int, list[_Claim]] = defaultdict(list)
         self._children: dict[int, list[tuple[ForeignKey, list[int]]]] = defaultdict(list)
-
-    def decide(self) -> dict[int, Reason]:
-        for one in self._judge.uniques():
-            for at, key in self._judge.in_table(one):
-                self._enter(at, one, self._judge.duplicate(one, key))
-            for at, first in self._judge.in_input(one, self._batch, self._unfit):
+        for one in judge.uniques():
+            for at, first in judge.in_input(one, batch, unfit):
                 self._claims[at].append(_Claim(one, first))
-        for foreign_key in self._judge.own_keys():
-            for at, parents in self._judge.orphans_within(foreign_key).items():
+        for foreign_key in judge.own_keys():
+            for at, parents in judge.orphans_within(foreign_key).items():
                 self._children[at].append((foreign_key, parents))
+
+    def decide(self) -> None:
+        """Enter those that do not get in."""
         taken: dict[tuple[str, int], int] = {}
         for at in sorted(self._claims.keys() | self._children.keys()):
             self._look(at, taken)
-            if at not in self._refused and at not in self._skipped:
+            if self._got_in(at):
                 taken.update({(claim.unique.name, claim.first): at for claim in self._claims.get(at, ())})
-        return self._settled()
-
-    def _settled(self) -> dict[int, Reason]:
-        """What PostgreSQL itself does with a duplicate that breaks another rule: foreign keys are looked at last."""
-        for at in self._skipped.keys() & self._refused.keys():
-            if all(why.kind == Fault.FOREIGN_KEY.value for why in self._refused[at]):
-                del self._refused[at]
-            else:
-                del self._skipped[at]
-        return self._skipped
 
     def _look(self, at: int, taken: dict[tuple[str, int], int]) -> None:
         for foreign_key, parents in self._children.get(at, ()):
-            if not any(parent <= at and self._got_in(parent, at) for parent in parents):
+            if not any(parent == at or (parent < at and self._got_in(parent)) for parent in parents):
                 earlier = [parent for parent in parents if parent < at]
-                why = self._judge._orphan(foreign_key, self._batch, at, earlier[0] if earlier else None)
-                self._refused.setdefault(at, []).append(why)
+                why = self._judge.orphan(foreign_key, self._batch, at, earlier[0] if earlier else None)
+                self._verdict.refused.setdefault(at, []).append(why)
         for claim in self._claims.get(at, ()):
             before = taken.get((claim.unique.name, claim.first))
             if before is not None:
-                self._enter(at, claim.unique, self._judge.duplicate(claim.unique, self._batch.numbers[before]))
+                self._judge.enter(self._verdict, at, claim.unique, self._batch.numbers[before])
 
-    def _got_in(self, parent: int, child: int) -> bool:
-        return parent == child or (parent not in self._refused and parent not in self._skipped)
-
-    def _enter(self, at: int, one: Unique, why: Reason) -> None:
-        if self._judge.skipped(one):
-            self._skipped[at] = why
-        else:
-            self._refused.setdefault(at, []).append(why)
+    def _got_in(self, at: int) -> bool:
+        return at not in self._verdict.refused and at not in self._verdict.skipped
