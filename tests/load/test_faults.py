@@ -14,9 +14,6 @@ from savepoints import TransactionLost, load
 from tests.harness.models import Child, Item, Parent
 from tests.harness.world import World
 
-# not on databases without an algorithm of their own yet
-pytestmark = pytest.mark.lacks("implicit_commit")
-
 item: Any = Item.__table__
 child: Any = Child.__table__
 parent: Any = Parent.__table__

@@ -214,10 +214,10 @@ def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) 
     if row.begin is not None and id(connection) not in stack.begun:
         return Aftermath.OPEN  # the driver has not begun yet: nothing can have been lost
     told = row.aftermath(connection.connection.driver_connection, context.original_exception)
-    return _asked_aftermath(connection, row) if told is None else told
+    return asked_aftermath(connection, row) if told is None else told
 
 
-def _asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
+def asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
     """What the server says, where the error can mean either; without an answer, the worse."""
     if row.in_transaction is None:
         return Aftermath.LOST

@@ -10,7 +10,7 @@ from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from savepoints._core.guards import refuse_statement
+from savepoints._core.guards import asked_aftermath, refuse_statement
 from savepoints._core.stack import Stack, stack_of
 from savepoints._databases import Aftermath
 
@@ -57,6 +57,8 @@ def _note(stack: Stack, connection: Connection, proxy: PoolProxiedConnection, er
         stack.lose(error, told)
         return
     aftermath = row.aftermath(proxy.driver_connection, error)
+    if aftermath is None and database_error:
+        aftermath = asked_aftermath(connection, row)
     if aftermath is Aftermath.LOST:
         stack.lose(error, told)
     elif aftermath is Aftermath.FAILED:

@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
+from savepoints._databases import mariadb_faults
+from savepoints._databases.capabilities import (
+    Aftermath,
+    Capabilities,
+    Fault,
+    Kind,
+    RetryFrom,
+    Rule,
+    Rules,
+    Wire,
+    rule_of,
+)
 from savepoints._databases.mariadb_statements import effect
 
 _AGAIN, _PART = RetryFrom.TRANSACTION, RetryFrom.SAVEPOINT
@@ -99,6 +110,22 @@ def aftermath(driver_connection: Any, error: BaseException) -> Aftermath | None:
     return None if found in _DEPENDS else Aftermath.OPEN
 
 
+def fault(error: BaseException) -> Fault | None:
+    """By the number, and what cannot be sent at all by the class of the driver's error."""
+    if isinstance(error, UnicodeEncodeError):
+        return Fault.ENCODING
+    return mariadb_faults.fault(number(error), _text(error))
+
+
+def named(error: BaseException) -> tuple[str | None, str | None]:
+    """Only the text tells."""
+    return mariadb_faults.named(number(error), _text(error))
+
+
+def _text(error: BaseException) -> str:
+    return str(error.args[1]) if len(error.args) > 1 else ""
+
+
 def provoke(cursor: Any, code: str) -> None:
     """The server itself raises it; a transaction is open then, for the statement in its place would have begun one."""
     cursor.execute("IF @@in_transaction = 0 THEN START TRANSACTION; END IF")
@@ -156,7 +183,9 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         code=code,
         errors=ERRORS,
         raised_by=(package,),
+        named=named,
         provoke=provoke,
+        fault=fault,
         in_transaction="SELECT @@in_transaction",
         commit_unanswered=commit_unanswered,
         effect=effect,
