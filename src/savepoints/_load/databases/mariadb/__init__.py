@@ -20,7 +20,7 @@ from savepoints._load.databases.mariadb import session
 from savepoints._load.databases.mariadb.examine import Examiner, Found
 from savepoints._load.databases.mariadb.literals import Cells, Literals
 from savepoints._load.databases.mariadb.merging import Merging
-from savepoints._load.databases.mariadb.rules import Rules, table_of
+from savepoints._load.databases.mariadb.rules import ForeignKey, Rules, table_of
 from savepoints._load.databases.mariadb.sending import AFTER, ROWS, Refusal, Sender
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
@@ -29,6 +29,8 @@ from savepoints._load.reasons import Reason, reason
 ROW_NUMBER = (10, 7)
 #: So many bad rows, and one more for so many rows, are an exception: then rows are looked at before they are sent.
 FEW, IN = 3, 2000
+#: Rows of the first batch: each bad one among them costs another statement.
+FIRST = 200
 
 
 def algorithm(job: Job) -> Algorithm:
@@ -81,7 +83,9 @@ class Cutting:
         self._bad = 0
         self._wary = job.on_conflict != "reject"
         self._alike: tuple[int, int] = (0, 0)
-        self.rows = ROWS
+        #: The names of the rules that have refused a row: these are asked beforehand.
+        self._broken: set[str | None] = set()
+        self.rows = ROWS if self._wary else FIRST
         job.at_end.callback(self._forget)
         self._report()
 
@@ -117,24 +121,54 @@ class Cutting:
         batch, cells, lines = self._written(prepared, batch, outcome)
         if not lines:
             return outcome
-        known: Found = {}
-        suspects: set[int] = set()
-        if self._wary:
-            known = prepared.examiner.breaks(batch, cells, range(len(lines)))
-            suspects = {*known, *prepared.examiner.twice(cells)}
         if self._job.on_conflict == "update":
-            refused = Merging(self._job, self._sender, prepared.head, batch, lines).run(suspects, outcome)
+            self._merge(prepared, batch, cells, lines, outcome)
         else:
-            refused = self._sender.send(prepared.head, lines, suspects)
-            outcome.loaded = len(lines) - len(refused)
-        self._enter(prepared, batch, cells, refused, outcome)
-        self._note(len(batch.rows), len(refused))
+            self._insert(prepared, batch, cells, lines, outcome)
         return outcome
+
+    def _insert(self, prepared: Prepared, batch: Batch, cells: Cells, lines: list[str], outcome: Outcome) -> None:
+        sure, suspects = self._foreseen(prepared, batch, cells) if self._wary else ({}, set())
+        kept = [at for at in range(len(lines)) if at not in sure]
+        if self._wary:
+            suspects.update(prepared.examiner.twice(cells, kept))
+        among = {at for at, place in enumerate(kept) if place in suspects}
+        answers = self._sender.send(prepared.head, lines if not sure else [lines[at] for at in kept], among)
+        outcome.loaded = len(kept) - len(answers)
+        refused = {kept[at]: answer for at, answer in answers.items()}
+        self._enter(prepared, batch, cells, refused, outcome)
+        for at, reasons in sure.items():
+            self._enter_one(batch, at, reasons, outcome)
+        self._note(len(batch.rows), len(refused) + len(sure))
+
+    def _foreseen(self, prepared: Prepared, batch: Batch, cells: Cells) -> tuple[Found, set[int]]:
+        """Rows that would be refused for certain, and those that only seem so: the server is asked about these."""
+        examiner = prepared.examiner
+        suspects = examiner.suspects(cells, self._broken) | {at for at, _ in examiner.nulls(cells)}
+        found = examiner.breaks(batch, cells, sorted(suspects))
+        sure = {at: reasons for at, reasons in found.items() if self._is_sure(examiner, reasons)}
+        return sure, suspects - sure.keys()
+
+    def _is_sure(self, examiner: Examiner, reasons: list[Reason]) -> bool:
+        kinds = {why.kind for why in reasons}
+        if self._job.on_conflict == "skip" and kinds == _DUPLICATE_AND_ORPHAN:
+            return False  # which of the two the server meets first tells whether it is skipped
+        return any((why.kind, None if why.kind == _NOT_NULL else why.constraint) in examiner.sure for why in reasons)
+
+    def _merge(self, prepared: Prepared, batch: Batch, cells: Cells, lines: list[str], outcome: Outcome) -> None:
+        examiner, key = prepared.examiner, tuple(self._key)
+        of_key = [name for name, columns in self._rules.uniques.items() if set(columns) == set(key)]
+        suspects = examiner.suspects(cells, of_key) | {*examiner.twice_by(key, cells, range(len(lines)))}
+        refused = Merging(self._job, self._sender, prepared.head, batch, lines).run(suspects, outcome)
+        self._enter(prepared, batch, cells, refused, outcome)
 
     def _written(self, prepared: Prepared, batch: Batch, outcome: Outcome) -> tuple[Batch, Cells, list[str]]:
         """The rows as SQL, without those that cannot be written, or would be altered, or are too long to be sent."""
         cells, unfit = self._literals.write(prepared.names, batch.rows)
         if unfit:
+            for at, why in prepared.examiner.nulls(cells):
+                if at in unfit:
+                    unfit[at].append(why)
             batch, cells = self._without(batch, cells, unfit, outcome)
         lines = prepared.lines(cells, len(batch.rows))
         size = sum(map(len, lines))
@@ -159,6 +193,7 @@ class Cutting:
         """Look at rows before they are sent when bad rows are no exception any more."""
         self._read += read
         self._bad += bad
+        self.rows = ROWS
         if self._wary or self._bad <= FEW + self._read / IN:
             return
         self._wary = True
@@ -179,17 +214,18 @@ class Cutting:
         self._stop_where_all_are_alike(refused)
         rows = sorted(refused)
         found: Found = {} if self._rules.triggered else prepared.examiner.breaks(batch, cells, rows)
-        later = self._places_of_keys(batch) if found else {}
         for at in rows:
-            first = self._first(prepared, batch, at, refused[at], found.get(at, []))
-            others = [
-                why for why in found.get(at, []) if not _same(why, first) and not self._came_later(why, at, later)
-            ]
-            place = batch.places[at]
-            if first.kind == Fault.UNIQUE.value and self._skips(first, others):
-                outcome.skipped[place] = first
-            else:
-                outcome.refused[place] = (first, *others)
+            first = self._first(prepared, batch, at, refused, found.get(at, []))
+            self._broken.add(first.constraint)
+            others = [why for why in found.get(at, []) if not _same(why, first)]
+            others = [why for why in others if why.kind != _UNIQUE or self._was_there(why, at, batch)]
+            self._enter_one(batch, at, [first, *others], outcome)
+
+    def _enter_one(self, batch: Batch, at: int, reasons: list[Reason], outcome: Outcome) -> None:
+        if self._skips(reasons):
+            outcome.skipped[batch.places[at]] = next(why for why in reasons if why.kind == _UNIQUE)
+        else:
+            outcome.refused[batch.places[at]] = tuple(reasons)
 
     def _stop_where_all_are_alike(self, refused: dict[int, Refusal]) -> None:
         """Rows refused one after the other for something that nobody has classified are not to blame."""
@@ -199,10 +235,12 @@ class Cutting:
             if self._alike[1] >= ALIKE:
                 raise errors.LoadMismatch(f"{ALIKE} rows one after the other were refused with error {one.code}")
 
-    def _first(self, prepared: Prepared, batch: Batch, at: int, refusal: Refusal, found: list[Reason]) -> Reason:
+    def _first(
+        self, prepared: Prepared, batch: Batch, at: int, refused: dict[int, Refusal], found: list[Reason]
+    ) -> Reason:
         """The reason that the server gave, with what is found beside it."""
+        refusal = refused[at]
         constraint, column = mariadb_faults.named(refusal.code, refusal.text)
-        code = str(refusal.code)
         same = next((why for why in found if why.kind == refusal.fault.value and why.constraint == constraint), None)
         if refusal.fault is Fault.UNIQUE:
             there = None if same is None else same.collides_with
@@ -210,35 +248,42 @@ class Cutting:
         if refusal.fault is Fault.FOREIGN_KEY:
             key = next((one for one in self._rules.foreign_keys if one.name == constraint), None)
             if key is not None:
-                return prepared.examiner.orphan(batch, at, key, refusal.text)
-        if same is not None:
-            column = same.column
-        return reason(refusal.fault, column, constraint, code=code, detail=refusal.text)
+                because_of = _refused_parent(prepared, batch, at, key, refused) if key.own else None
+                return prepared.examiner.orphan(batch, at, key, refusal.text, because_of)
+        column = column if same is None else same.column
+        return reason(refusal.fault, column, constraint, code=str(refusal.code), detail=refusal.text)
 
-    def _places_of_keys(self, batch: Batch) -> dict[tuple[str, ...], int]:
-        """Which row of the batch has a primary key."""
+    def _was_there(self, why: Reason, at: int, batch: Batch) -> bool:
+        """Whether what a row collides with, as the table is now, was there before it."""
         names = [column.name for column in batch.columns]
-        if not self._rules.primary or not set(self._rules.primary) <= set(names):
-            return {}
-        places = [names.index(name) for name in self._rules.primary]
-        return {
-            tuple(str(row[place]).lower() for place in places): at for at, row in reversed([*enumerate(batch.rows)])
-        }
+        if not isinstance(why.collides_with, dict) or not set(why.collides_with) <= set(names):
+            return False  # nobody can tell
+        key = [(names.index(name), str(value).lower()) for name, value in why.collides_with.items()]
+        return not any(all(str(row[place]).lower() == value for place, value in key) for row in batch.rows[at + 1 :])
 
-    @staticmethod
-    def _came_later(why: Reason, at: int, places: dict[tuple[str, ...], int]) -> bool:
-        """Whether a duplicate collides with what was not there yet, or nobody can tell."""
-        if why.kind != Fault.UNIQUE.value:
+    def _skips(self, reasons: list[Reason]) -> bool:
+        if self._job.on_conflict != "skip" or reasons[0].kind != _UNIQUE:
             return False
-        if not isinstance(why.collides_with, dict):
-            return True
-        return places.get(tuple(str(value).lower() for value in why.collides_with.values()), -1) > at
+        key = set(self._key)
+        return not key or any(why.kind == _UNIQUE and set((why.column or "").split(", ")) == key for why in reasons)
 
-    def _skips(self, first: Reason, others: list[Reason]) -> bool:
-        if self._job.on_conflict != "skip":
-            return False
-        key = ", ".join(self._key)
-        return not key or any(why.kind == first.kind and why.column == key for why in (first, *others))
+
+_NOT_NULL, _UNIQUE = Fault.NOT_NULL.value, Fault.UNIQUE.value
+_DUPLICATE_AND_ORPHAN = {_UNIQUE, Fault.FOREIGN_KEY.value}
+
+
+def _refused_parent(
+    prepared: Prepared, batch: Batch, at: int, key: ForeignKey, refused: dict[int, Refusal]
+) -> int | None:
+    """The number of the row that would have been the parent, if it was refused before."""
+    if not set(prepared.names) >= {*key.columns, *key.referred}:
+        return None
+    mine = [str(batch.rows[at][prepared.names.index(name)]).lower() for name in key.columns]
+    places = [prepared.names.index(name) for name in key.referred]
+    for other in sorted(refused):
+        if other < at and [str(batch.rows[other][place]).lower() for place in places] == mine:
+            return batch.numbers[other]
+    return None
 
 
 def _same(one: Reason, other: Reason) -> bool:

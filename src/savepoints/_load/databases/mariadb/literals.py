@@ -79,6 +79,8 @@ class Literals:
                 kinds = set(map(type, cells))
             if not kinds <= column.exact:
                 refused |= _altered(column, cells)
+            if column.range is not None and not _all_in(column.range, cells, kinds):
+                refused |= _out_of(column.range, column, cells)
         kinds.discard(_NONE)
         if len(kinds) == 1 and not refused:
             written = self._alike(kinds.pop(), cells)
@@ -155,6 +157,19 @@ def _decimal(value: Decimal) -> str:
     if not value.is_finite():
         raise ValueError(value)
     return f"{value:f}"
+
+
+def _all_in(of: tuple[int, int], cells: list[Any], kinds: set[type]) -> bool:
+    """Whether all are whole numbers that fit, as is usual."""
+    numbers = cells if _NONE not in kinds else [cell for cell in cells if cell is not None]
+    return kinds <= {int, _NONE} and (not numbers or (of[0] <= min(numbers) and max(numbers) <= of[1]))
+
+
+def _out_of(of: tuple[int, int], column: Column, cells: list[Any]) -> dict[int, Reason]:
+    message = f"the value of {column.name} is out of the range of {column.type}"
+    why = reason(Fault.TYPE, column.name, message=message, code="1264")
+    numbers = ((at, cell) for at, cell in enumerate(cells) if isinstance(cell, (int, float, Decimal)))
+    return {at: why for at, cell in numbers if not of[0] - 1 < cell < of[1] + 1}
 
 
 def _altered(column: Column, cells: list[Any]) -> dict[int, Reason]:

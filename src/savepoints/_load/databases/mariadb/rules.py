@@ -53,6 +53,9 @@ class Column:
         first, second = (None, None) if found is None else found.groups()[1:]
         self._scale = 0 if self._of in _WHOLE else int(second or 0) if self._of == "decimal" else None
         self._digits = int(first or 0) if self._of in ("datetime", "timestamp", "time") else None
+        self._unsigned = "unsigned" in type
+        #: The least and the largest number that it takes.
+        self.range = _range(self._of, int(first or 0), self._scale or 0, unsigned=self._unsigned)
 
     @property
     def is_text(self) -> bool:
@@ -63,6 +66,19 @@ class Column:
     def kind(self) -> types.TypeEngine[Any] | None:
         """SQLAlchemy's type of what it holds, where that is not for text and is known."""
         return _KINDS.get(self._of)
+
+    @property
+    def as_written(self) -> bool:
+        """Whether a condition over the literal, as `compared` gives it, is the condition over the column."""
+        if self._of in _WHOLE:
+            return not self._unsigned and self._of != "year"
+        return self._of in ("decimal", "date", "datetime", "varchar", "tinytext", "text", "mediumtext", "longtext")
+
+    @property
+    def equal_as_written(self) -> bool:
+        """The same of whether it is equal to another."""
+        padded = self._of == "char" and "nopad" not in (self.collation or "nopad")
+        return self.as_written or padded or self._of in _WHOLE
 
     @cached_property
     def exact(self) -> frozenset[type]:
@@ -89,10 +105,25 @@ class Column:
 
     def compared(self, sql: str) -> str:
         """A literal in the form in which the column compares it."""
+        if self._of == "decimal":
+            return f"CAST({sql} AS {self.type.partition(' ')[0].upper()})"
         if self.collation:
             return f"CONVERT({sql} USING {self.collation.partition('_')[0]}) COLLATE {self.collation}"
         cast = {"date": "DATE", "datetime": "DATETIME(6)", "timestamp": "DATETIME(6)", "time": "TIME(6)"}.get(self._of)
         return sql if cast is None else f"CAST({sql} AS {cast})"
+
+
+_BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
+
+
+def _range(of: str, digits: int, scale: int, *, unsigned: bool) -> tuple[int, int] | None:
+    if of == "decimal":
+        most: int = 10 ** (digits - scale)
+        return (0 if unsigned else 1 - most, most - 1)
+    if of not in _BITS:
+        return None
+    bits = _BITS[of]
+    return (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 
 def _whole(microseconds: int, digits: int) -> bool:
@@ -141,7 +172,7 @@ class Rules:
         uniques: The columns of each unique key, by its name; keys over a part of a text are left out.
         checks: The conditions, by name.
         foreign_keys: The foreign keys that are looked at.
-        triggered: There are triggers that may change a row.
+        triggered: There are triggers that may change a row, or nobody can tell.
         unchecked: What this connection does not look at.
     """
 
@@ -211,4 +242,15 @@ class Rules:
             "SELECT 1 FROM information_schema.triggers WHERE event_object_schema = %s AND event_object_table = %s"
             " AND event_manipulation = 'INSERT' LIMIT 1"
         )
-        return self._ask(sql, place).first() is not None
+        return self._ask(sql, place).first() is not None or not self._sees_triggers(place)
+
+    def _sees_triggers(self, place: tuple[str, str]) -> bool:
+        """Whether triggers are shown at all: that takes the right to make them, and a role's is not looked for."""
+        user, _, host = str(self._ask("SELECT CURRENT_USER()").scalar()).rpartition("@")
+        right = "SELECT 1 FROM information_schema.{}_privileges WHERE privilege_type = 'TRIGGER' AND grantee = %s"
+        sql = (
+            f"{right.format('user')} UNION ALL {right.format('schema')} AND %s LIKE table_schema"
+            f" UNION ALL {right.format('table')} AND table_schema = %s AND table_name = %s"
+        )
+        who = f"'{user}'@'{host}'"
+        return self._ask(sql, (who, who, place[0], who, *place)).first() is not None
