@@ -22,7 +22,7 @@ def slowly(connection: Connection, table: Table, rows: list[Row]) -> dict[int, s
     row = capabilities(connection.dialect)
     names = [column.name for column in table.columns]
     served = connection.dialect.paramstyle == "pyformat"
-    mark = "%s" if served else "?"
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"
     convert = [Conversion(column, connection.dialect, from_text=False, served=False) for column in table.columns]
     refused: dict[int, str] = {}

@@ -86,7 +86,9 @@ _NOT_ROLLED_BACK = 1196
 def number(error: BaseException) -> int | None:
     """The number of an error, where the server or the driver gave one."""
     found = error.args[0] if error.args else None
-    return found if isinstance(found, int) else None
+    if not isinstance(found, int):
+        return None
+    return found + 65536 if found < 0 else found  # PyMySQL takes the two bytes for a number with a sign
 
 
 def code(error: BaseException) -> str | None:

@@ -52,7 +52,7 @@ _OWN = range(5000, 65536)
 _QUOTED = re.compile(r"'([^']+)'")
 _LAST_QUOTED = re.compile(r"'.*'.*'([^']+)'[^']*\Z", re.DOTALL)
 _MARKED = re.compile(r"`((?:[^`]|``)+)`")
-_LAST_MARKED = re.compile(r".*`\.`((?:[^`]|``)+)`[^`]*\Z", re.DOTALL)
+_LAST_MARKED = re.compile(r"`((?:[^`]|``)+)`[^`]*\Z")
 _OF_KEY = re.compile(r"CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY \(`([^)]+)`\)")
 
 _BAD_VALUE = (1366, 1292)
