@@ -1,4 +1,4 @@
-"""`python -m bench.load table|flights [--quick] [--on embedded|server|both] [--write docs/benchmarks-load.md]`."""
+"""`python -m bench.load table|flights [--quick] [--on embedded|server|mariadb|all] [--write FILE]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.load import dirt, journey, memory
 from bench.load.dirt import DIRT, Size
-from bench.load.places import Place, opened
+from bench.load.places import PLACES, Place, opened
 from bench.page import Result, fill, write
 from bench.report import goals_table, show
 from tests.servers import ServerMissing
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description="Loading with bad rows, by everybody.")
     parser.add_argument("what", choices=["table", "flights"], help="everybody compared, or the flights' reports")
     parser.add_argument("--quick", action="store_true", help="few rows: shows that it runs; the times mean nothing")
-    parser.add_argument("--on", choices=["embedded", "server", "both"], default="both", help="the databases")
+    parser.add_argument("--on", choices=[*PLACES, "all"], default="all", help="the databases")
     parser.add_argument("--write", type=Path, metavar="FILE", help="fill this Markdown page below its marker")
     asked = parser.parse_args(arguments)
     command = f"python -m bench.load {' '.join(arguments)}"

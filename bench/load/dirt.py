@@ -88,7 +88,7 @@ def goals(place: Place, found: dict[float, Costs]) -> Iterator[Goal]:
     """What was to be reached, by CPU."""
     base = next(rival.name for rival in rivals(place) if rival.base)
     for dirt, costs in found.items():
-        least = 0.65 if dirt > 0.01 or not isinstance(place, Server) else 0.75
+        least = place.least(dirt)
         reached = ratio(costs, OURS, base, "per_cpu")
         what = f"{place.name}, {100 * dirt:g} % bad rows: at least {least} of {base}"
         yield Goal(what, f"{reached:.2f}", reached >= least)

@@ -44,21 +44,25 @@ airports = Table(
     metadata,
     Column("faa", String(3), primary_key=True),
     Column("name", Text, nullable=False),
-    Column("lat", Float, CheckConstraint("lat BETWEEN -90 AND 90", name="latitude")),
-    Column("lon", Float, CheckConstraint("lon BETWEEN -180 AND 180", name="longitude")),
+    Column("lat", Float),
+    Column("lon", Float),
     Column("alt", Integer),
     Column("tz", Integer),
-    Column("dst", String(1), CheckConstraint("dst IN ('A', 'U', 'N')", name="daylight_saving")),
+    Column("dst", String(1)),
     Column("tzone", Text, nullable=False),
+    CheckConstraint("lat BETWEEN -90 AND 90", name="latitude"),
+    CheckConstraint("lon BETWEEN -180 AND 180", name="longitude"),
+    CheckConstraint("dst IN ('A', 'U', 'N')", name="daylight_saving"),
 )
 planes = Table(
     "planes",
     metadata,
     Column("tailnum", String(6), primary_key=True),
-    Column("year", Integer, CheckConstraint("year >= 1960", name="not_in_a_museum")),
+    Column("year", Integer),
     *(Column(name, Text) for name in ("type", "manufacturer", "model")),
     *(Column(name, Integer) for name in ("engines", "seats", "speed")),
     Column("engine", Text),
+    CheckConstraint("year >= 1960", name="not_in_a_museum"),
 )
 weather = Table(
     "weather",
@@ -82,11 +86,13 @@ flights = Table(
     Column("tailnum", ForeignKey("planes.tailnum", name="plane")),
     Column("origin", String(3), nullable=False),
     Column("dest", ForeignKey("airports.faa", name="destination"), nullable=False),
-    Column("air_time", Integer, CheckConstraint("air_time > 0", name="flown")),
-    Column("distance", Integer, CheckConstraint("distance >= 80", name="too_far_to_walk")),
+    Column("air_time", Integer),
+    Column("distance", Integer),
     *(Column(name, Integer) for name in ("hour", "minute")),
     Column("time_hour", String(20), primary_key=True),
     ForeignKeyConstraint(["origin", "time_hour"], ["weather.origin", "weather.time_hour"], name="weather_then"),
+    CheckConstraint("air_time > 0", name="flown"),
+    CheckConstraint("distance >= 80", name="too_far_to_walk"),
 )
 
 #: In the order in which they refer to each other.

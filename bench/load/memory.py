@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine
 
-from bench.load.places import Place, Server
+from bench.load.places import Embedded, Place
 from bench.report import Goal
 from savepoints import load, transaction
 
@@ -38,7 +38,7 @@ def peak(url: str, count: int) -> float:
 def goal(place: Place, count: int) -> Goal:
     """Ten times the rows must not take more memory, but for what is told of the rejected ones."""
     with tempfile.TemporaryDirectory() as folder:
-        url = place.url() if isinstance(place, Server) else f"sqlite:///{folder}/many.db"
+        url = f"sqlite:///{folder}/many.db" if isinstance(place, Embedded) else place.url()
         few, many = _in_a_process(url, count // 10), _in_a_process(url, count)
     grown = many - few
     what = f"{place.name}: {count:,} rows of a generator take at most 32 MiB more than {count // 10:,}"

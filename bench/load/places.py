@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Engine, MetaData, Table, create_engine, event, func, select
 from sqlalchemy.pool import StaticPool
 
 from bench.load import rows
-from bench.load.cost import of_family
-from tests.servers import Postgres
+from bench.load.cost import of_family, of_process
+from tests.servers import MariaDB, Postgres
 
 
 class Place:
@@ -20,10 +20,12 @@ class Place:
     Attributes:
         name: What it is called in tables.
         text: Rows are text, as a CSV reader gives them; else Python values that need no processing.
+        begins: The driver begins a transaction by itself.
     """
 
     name: str
     text: bool
+    begins = True
     engine: Engine
 
     def __init__(self) -> None:
@@ -49,6 +51,10 @@ class Place:
         """CPU seconds of the server so far."""
         return 0.0
 
+    def least(self, dirt: float) -> float:
+        """The least ratio to the fastest way that is to be reached at a share of bad rows."""
+        return 0.65
+
     def url(self) -> str:
         return self.engine.url.render_as_string(hide_password=False)
 
@@ -58,6 +64,7 @@ class Embedded(Place):
 
     name = "SQLite in memory"
     text = False
+    begins = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,17 +90,60 @@ class Server(Place):
     def server(self) -> float:
         return of_family(self._pid)
 
+    def least(self, dirt: float) -> float:
+        return 0.65 if dirt > 0.01 else 0.75
+
+
+class MariaServer(Place):
+    """A MariaDB server, through PyMySQL."""
+
+    name = "MariaDB"
+    text = False
+
+    def __init__(self, mariadb: MariaDB) -> None:
+        super().__init__()
+        self.engine = create_engine(mariadb.url())
+        self._pid = int((mariadb.node.folder / "started.pid").read_text())
+
+    def server(self) -> float:
+        return of_process(self._pid)
+
+    def least(self, dirt: float) -> float:
+        return 0.6
+
 
 @contextmanager
-def opened(names: str) -> Iterator[list[Place]]:
-    """The databases asked for; a server runs as long as the benchmark."""
-    if names == "embedded":
-        yield [Embedded()]
-        return
+def _postgresql() -> Iterator[Place]:
     postgres = Postgres()
     try:
-        server = Server(postgres)
-        yield [server] if names == "server" else [Embedded(), server]
-        server.engine.dispose()
+        place = Server(postgres)
+        yield place
+        place.engine.dispose()
     finally:
         postgres.stop()
+
+
+@contextmanager
+def _mariadb() -> Iterator[Place]:
+    mariadb = MariaDB()
+    try:
+        place = MariaServer(mariadb)
+        yield place
+        place.engine.dispose()
+    finally:
+        mariadb.stop()
+
+
+#: By the names of the command line.
+PLACES: dict[str, Callable[[], AbstractContextManager[Place]]] = {
+    "embedded": lambda: nullcontext(Embedded()),
+    "server": _postgresql,
+    "mariadb": _mariadb,
+}
+
+
+@contextmanager
+def opened(name: str) -> Iterator[list[Place]]:
+    """The database asked for, or all of them; a server runs as long as the benchmark."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(open()) for asked, open in PLACES.items() if name in (asked, "all")]

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, insert
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import Session, registry
 
-from bench.load.places import Place, Server
+from bench.load.places import MariaServer, Place, Server
 from bench.load.rows import Row
 from savepoints import load, transaction
 
@@ -53,6 +53,25 @@ def executemany(place: Place, table: Table, rows: list[Row]) -> None:
     with _driver(place) as driver:
         marks = ", ".join("?" * len(table.columns))
         driver.executemany(f"INSERT INTO {table.name} VALUES ({marks})", rows)
+
+
+def multi_row(place: Place, table: Table, rows: list[Row]) -> None:
+    """The driver's own `executemany`, which makes INSERTs of many rows."""
+    with _driver(place) as driver, driver.cursor() as cursor:
+        names = ", ".join(column.name for column in table.columns)
+        marks = ", ".join(["%s"] * len(table.columns))
+        cursor.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", rows)
+
+
+def each_alone(place: Place, table: Table, rows: list[Row]) -> None:
+    """As `row_by_row`, on a server."""
+    with _driver(place) as driver, driver.cursor() as cursor:
+        sql = f"INSERT INTO {table.name} VALUES ({', '.join(['%s'] * len(table.columns))})"
+        for row in rows:
+            try:
+                cursor.execute(sql, row)
+            except driver.Error:
+                continue
 
 
 def row_by_row(place: Place, table: Table, rows: list[Row]) -> None:
@@ -142,7 +161,7 @@ def core(place: Place, table: Table, rows: list[Row]) -> None:
     """The recipe of SQLAlchemy's documentation: `begin_nested` around each row."""
     sql = insert(table)
     with place.engine.begin() as connection:
-        if not isinstance(place, Server):
+        if not place.begins:
             connection.exec_driver_sql("BEGIN")
         for record in _records(table, rows):
             try:
@@ -160,7 +179,7 @@ def orm(place: Place, table: Table, rows: list[Row]) -> None:
         mapped = MAPPED[table] = type("Item", (), {})
         registry().map_imperatively(mapped, table)
     with Session(place.engine) as session:
-        if not isinstance(place, Server):
+        if not place.begins:
             session.connection().exec_driver_sql("BEGIN")
         for record in _records(table, rows):
             try:
@@ -254,6 +273,13 @@ def rivals(place: Place) -> list[Rival]:
         ]
         if shutil.which("pgloader"):
             found.append(Rival("pgloader", pgloader, most=5 * SLOW))
+    elif isinstance(place, MariaServer):
+        found = [
+            Rival("multi-row INSERT", multi_row, clean=True, base=True),
+            Rival(OURS, ours),
+            Rival("insertmanyvalues, bisected", bisected, most=2 * SLOW),
+            Rival("PyMySQL, row by row", each_alone, most=SLOW),
+        ]
     else:
         found = [
             Rival("executemany", executemany, clean=True, base=True),

@@ -32,9 +32,10 @@ def tables(*, typed: bool) -> tuple[MetaData, Table, Table]:
         Column("id", BigInteger, primary_key=True, autoincrement=False),
         Column("code", String(20), unique=True),
         Column("name", Text, nullable=False),
-        Column("quantity", Integer, CheckConstraint("quantity >= 0", name="quantity_is_positive")),
+        Column("quantity", Integer),
         Column("day", Date if typed else Text),
         Column("parent_id", ForeignKey("parent.id", name="item_parent")),
+        CheckConstraint("quantity >= 0", name="quantity_is_positive"),
     )
     return metadata, parent, item
 

@@ -353,7 +353,7 @@ def test_create_is_refused_where_it_could_not_be_undone(place: Place, monkeypatc
 
 
 @pytest.mark.needs("core", "sync")
-@pytest.mark.lacks("no_begin", "always_in_transaction", "implicit_commit")
+@pytest.mark.lacks("no_begin", "always_in_transaction")
 async def test_at_a_url(world: World, tmp_path: Path) -> None:
     prepare(world)
     file = tmp_path / "rows.csv"
@@ -425,7 +425,7 @@ def long(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.needs("core", "sync")
-@pytest.mark.lacks("no_begin", "always_in_transaction", "implicit_commit")
+@pytest.mark.lacks("no_begin", "always_in_transaction")
 async def test_control_c_undoes_it_and_says_so(world: World, long: Path) -> None:
     prepare(world)
     terminal = Terminal(str(long), "--into", world.url, "--table", "product")

@@ -54,6 +54,7 @@ CAPABILITIES = {
     "pipeline": "the driver has a pipeline mode",
     "cursors": "a result can be streamed while other statements are sent",
     "loader": "loading has an algorithm of its own, not only the cautious one",
+    "lenient": "ordinary columns take some values of another type, and keep something near",
     "clients_numbers": "the driver hands an error through whose number is one of the client's own",
     "one_at_a_time": "while a result is streamed, the connection takes no statement of the code",
     "subtransactions": "pg_stat_get_backend_subxact tells how many savepoints have written",
@@ -73,7 +74,7 @@ POSTGRESQL = {
 }  # fmt: skip
 MARIADB = {
     "implicit_commit", "many_writers", "isolation_levels", "kill", "network", "deadlock_ends_all",
-    "begins_with_tables", "read_only_begin", "one_at_a_time", "two_phase",
+    "begins_with_tables", "read_only_begin", "one_at_a_time", "two_phase", "loader", "lenient",
 }  # fmt: skip
 
 

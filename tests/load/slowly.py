@@ -38,7 +38,7 @@ def slowly(
     converted first, as `load` does it.
     """
     names = list(names) or [column.name for column in table.columns]
-    mark = "%s" if connection.dialect.paramstyle == "pyformat" else "?"
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"
     sets = ", ".join(f"{name} = {mark}" for name in names if name not in key)
     update = f"UPDATE {table.name} SET {sets} WHERE {' AND '.join(f'{name} = {mark}' for name in key)}"

@@ -14,26 +14,21 @@ from savepoints import TransactionLost, load, transaction
 from tests.harness.models import Child, Item, Parent
 from tests.harness.world import World
 
-# not on databases without an algorithm of their own yet
-pytestmark = pytest.mark.lacks("implicit_commit")
-
 item: Any = Item.__table__
 child: Any = Child.__table__
 parent: Any = Parent.__table__
-BACKEND = text("SELECT pg_backend_pid()")
 
 
 @pytest.mark.needs("kill")
 async def test_a_killed_connection_is_no_reject(world: World) -> None:
     async def fails() -> None:
         async with world.transaction(world.source) as target:
-            backend = (await target.execute(BACKEND)).scalar_one()
+            mine = (await target.execute(world.sql("own id"))).scalar_one()
 
             def rows() -> Iterator[dict[str, Any]]:
                 for number in range(20_000):
                     if number == 5000:
-                        with world.aside.begin() as other:
-                            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
+                        world.kill(mine)
                     yield {"id": number, "name": None if number % 3 else "x"}
 
             await world.load(target, Item, rows())
@@ -77,7 +72,7 @@ async def test_a_cancelled_load_leaves_nothing(world: World) -> None:
     assert world.rows() == []
 
 
-@pytest.mark.needs("loader")
+@pytest.mark.needs("loader", "deferred")
 async def test_deferred_foreign_keys_are_found_in_the_load(world: World) -> None:
     """They would be found at COMMIT, and take everything with them."""
     async with world.transaction(world.source) as target:
@@ -120,7 +115,7 @@ def test_a_deferred_key_of_a_counted_column() -> None:
     engine.dispose()
 
 
-@pytest.mark.needs("many_writers", "loader")
+@pytest.mark.needs("many_writers", "loader", "deferred")
 async def test_an_earlier_violation_of_the_callers_is_not_the_loads(world: World) -> None:
     async with world.transaction(world.source, rollback=True) as target:
         async with world.savepoint(target, suppress=IntegrityError) as level:
@@ -129,6 +124,7 @@ async def test_an_earlier_violation_of_the_callers_is_not_the_loads(world: World
         assert isinstance(level.error, IntegrityError)
 
 
+@pytest.mark.needs("transactional_ddl")
 async def test_no_temporary_table_is_left(world: World) -> None:
     rows = [{"id": number // 2, "name": "x"} for number in range(200)]
     async with world.transaction(world.source) as target:

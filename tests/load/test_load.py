@@ -16,9 +16,6 @@ from savepoints._databases import capabilities
 from tests.harness.world import World
 from tests.load.shop import good, ids, prepare, product
 
-# not on databases without an algorithm of their own yet
-pytestmark = pytest.mark.lacks("implicit_commit")
-
 
 @pytest.fixture(autouse=True)
 def shop(world: World) -> None:

@@ -210,10 +210,10 @@ def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) 
         stack.first.discard(key)
         return Aftermath.OPEN  # nothing was sent yet, not even by the driver: nothing can have been lost
     told = row.aftermath(driver_connection(connection.dialect, connection.connection), error)
-    return _asked_aftermath(connection, row) if told is None else told
+    return asked_aftermath(connection, row) if told is None else told
 
 
-def _asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
+def asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
     """What the server says, where the error can mean either; without an answer, the worse."""
     if row.in_transaction is None:
         return Aftermath.LOST

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from savepoints._core.dialects import driver_connection
-from savepoints._core.guards import refuse_statement
+from savepoints._core.guards import asked_aftermath, refuse_statement
 from savepoints._core.stack import Stack, stack_of
 from savepoints._databases import Aftermath
 
@@ -58,6 +58,8 @@ def _note(stack: Stack, connection: Connection, proxy: PoolProxiedConnection, er
         stack.lose(error, told)
         return
     aftermath = row.aftermath(driver_connection(connection.dialect, proxy), error)
+    if aftermath is None and database_error:
+        aftermath = asked_aftermath(connection, row)
     if aftermath is Aftermath.LOST:
         stack.lose(error, told)
     elif aftermath is Aftermath.FAILED:

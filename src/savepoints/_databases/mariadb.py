@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from savepoints._databases.capabilities import Aftermath, Capabilities, Kind, RetryFrom, Rule, Rules, Wire, rule_of
+from savepoints._databases import mariadb_faults
+from savepoints._databases.capabilities import (
+    Aftermath,
+    Capabilities,
+    Fault,
+    Kind,
+    RetryFrom,
+    Rule,
+    Rules,
+    Wire,
+    rule_of,
+)
 from savepoints._databases.mariadb_statements import effect
 
 _AGAIN, _PART = RetryFrom.TRANSACTION, RetryFrom.SAVEPOINT
@@ -87,7 +98,9 @@ _NOT_ROLLED_BACK = 1196
 def number(error: BaseException) -> int | None:
     """The number of an error, where the server or the driver gave one."""
     found = error.args[0] if error.args else None
-    return found if isinstance(found, int) else None
+    if not isinstance(found, int):
+        return None
+    return found + 65536 if found < 0 else found  # PyMySQL takes the two bytes for a number with a sign
 
 
 def code(error: BaseException) -> str | None:
@@ -109,6 +122,22 @@ def aftermath(driver_connection: Any, error: BaseException) -> Aftermath | None:
     if found in _LOST:
         return Aftermath.LOST
     return None if found in _DEPENDS else Aftermath.OPEN
+
+
+def fault(error: BaseException) -> Fault | None:
+    """By the number, and what cannot be sent at all by the class of the driver's error."""
+    if isinstance(error, UnicodeEncodeError):
+        return Fault.ENCODING
+    return mariadb_faults.fault(number(error), _text(error))
+
+
+def named(error: BaseException) -> tuple[str | None, str | None]:
+    """Only the text tells."""
+    return mariadb_faults.named(number(error), _text(error))
+
+
+def _text(error: BaseException) -> str:
+    return str(error.args[1]) if len(error.args) > 1 else ""
 
 
 def provoke(cursor: Any, code: str) -> None:
@@ -174,7 +203,9 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         errors=ERRORS,
         raised_by=(package,),
         zones=False,
+        named=named,
         provoke=provoke,
+        fault=fault,
         in_transaction="SELECT @@in_transaction",
         commit_unanswered=commit_unanswered,
         effect=effect,

@@ -8,7 +8,7 @@ one why; it never commits, and sends nothing but through the job's connection.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -56,6 +56,7 @@ class Job:
             key counts.
         report: For ``algorithm``, ``why``, ``checks`` and ``unchecked``.
         face: In whose classes inner savepoints are made.
+        at_end: What is put back when the load is over, also by an error.
     """
 
     connection: Connection
@@ -65,6 +66,7 @@ class Job:
     key: tuple[Column[Any], ...]
     report: Report
     face: Face
+    at_end: ExitStack
 
     @contextmanager
     def savepoint(self) -> Iterator[SavepointLevel]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,10 +109,11 @@ def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: A
         options: How.
     """
     source = open_source(rows, encoding=options.encoding, null=options.null)
-    try:
+    with ExitStack() as at_end:
+        at_end.callback(source.close)
         connection = _connection(steered, into)
         target = target_of(connection, into)
-        run = _Run(connection, level.stack, face, target, source, options)
+        run = _Run(connection, level.stack, face, target, source, options, at_end)
         run.report.savepoint = level
         try:
             run.all()
@@ -122,9 +124,7 @@ def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: A
         run.write(rows)
         if options.on_conflict == "update" and isinstance(steered, Session):
             _expire(steered, target, reload=level.stack.runner is not None)
-        return run.report
-    finally:
-        source.close()
+    return run.report
 
 
 def told(report: Report, level: SavepointLevel) -> Report:
@@ -162,7 +162,14 @@ class _Run:
     """The state of one load."""
 
     def __init__(
-        self, connection: Connection, stack: Stack, face: Face, target: Target, source: Source, options: Options
+        self,
+        connection: Connection,
+        stack: Stack,
+        face: Face,
+        target: Target,
+        source: Source,
+        options: Options,
+        at_end: ExitStack,
     ) -> None:
         self._options = options
         self._source = source
@@ -172,7 +179,7 @@ class _Run:
         self.report.rejects, self.report.skips = Rejects(text=source.text), Rejects(text=source.text)
         wanted = Wanted(target, options.columns)
         key = self._key(target)
-        job = Job(connection, target.table, stack.capabilities, options.on_conflict, key, self.report, face)
+        job = Job(connection, target.table, stack.capabilities, options.on_conflict, key, self.report, face, at_end)
         self._algorithm: Algorithm = choose(job)
         self._intake = Intake(
             source,

@@ -1,0 +1,255 @@
+"""Loading where columns take what is near: no value is stored altered, and what is changed for that is put back."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, DateTime, Integer, MetaData, Numeric, String, Table, Text, select, text
+from sqlalchemy.exc import DBAPIError
+
+from savepoints import BadInput, NotSupported, TransactionLost
+from savepoints._load.databases import mariadb
+from savepoints._load.databases.mariadb import sending
+from tests.harness.models import Item
+from tests.harness.world import World
+from tests.load.shop import count, good, ids, prepare, product
+
+pytestmark = pytest.mark.needs("lenient")
+
+LOOSE = "PIPES_AS_CONCAT"
+MODE = text("SELECT @@sql_mode")
+
+
+async def mode(target: Any) -> str:
+    found: str = (await target.execute(MODE)).scalar_one()
+    return found
+
+
+# -- the mode
+
+
+async def test_a_loose_mode_alters_nothing_and_is_put_back(world: World) -> None:
+    prepare(world)
+    table = product.to_metadata(MetaData())
+    table.c.code.type = String()  # longer than the server's column
+    async with world.transaction(world.source) as target:
+        await target.execute(text(f"SET sql_mode = '{LOOSE}'"))
+        rows = [good(1), good(2, code="C" * 11), good(0), good(4, stock=2**31), good(5, name=None)]
+        report = await world.load(target, table, rows)
+        assert [(one.number, one.kind) for one in report.rejects] == [(1, "length"), (3, "type"), (4, "not null")]
+        assert await ids(target) == [0, 1]
+        assert await mode(target) == LOOSE
+        assert any("STRICT" in why for why in report.why)
+
+
+async def test_the_mode_is_put_back_after_errors(world: World) -> None:
+    prepare(world)
+
+    def breaks() -> Iterator[dict[str, Any]]:
+        yield from (good(number) for number in range(1500))
+        raise KeyError("mine")
+
+    async with world.transaction(world.source) as target:
+        await target.execute(text(f"SET sql_mode = '{LOOSE}'"))
+        with pytest.raises(KeyError):
+            await world.load(target, product, breaks())
+        assert await mode(target) == LOOSE
+        with pytest.raises(BadInput):
+            await world.load(target, product, [{"unknown": 1}])
+        assert await mode(target) == LOOSE
+        assert await ids(target) == []
+
+
+@pytest.mark.needs("async")
+async def test_the_mode_is_put_back_after_a_cancellation(world: World) -> None:
+    began = asyncio.Event()
+
+    async def rows() -> Any:
+        for number in range(1_000_000):
+            if number > 3000:
+                began.set()
+                await asyncio.sleep(0.01)
+            yield {"id": number, "name": "x"}
+
+    found: list[str] = []
+
+    async def run() -> None:
+        async with world.transaction(world.source) as target:
+            await target.execute(text(f"SET sql_mode = '{LOOSE}'"))
+            try:
+                await world.load(target, Item, rows())
+            finally:
+                found.append(await mode(target))
+
+    task = asyncio.create_task(run())
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert found == [LOOSE]
+    assert world.rows() == []
+
+
+# -- values that a column would change
+
+
+def altering() -> Table:
+    return Table(
+        "altering",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("price", Numeric(6, 2)),
+        Column("at", DateTime),
+        Column("day", Text),  # the server's is a DATE
+        Column("number", Text),  # and this an INTEGER
+    )
+
+
+ALTERED: dict[str, Any] = {
+    "a third digit": {"price": Decimal("1.234")},
+    "a float's digits": {"price": 0.1 + 0.2},
+    "a part of a second": {"at": datetime.datetime(2024, 1, 1, 12, 0, 0, 5000)},
+    "a zone": {"at": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)},
+    "a day's hours": {"day": "2024-01-01 10:00:00"},
+    "no whole number": {"number": "1.5"},
+    "no number": {"number": "x"},
+    "too many digits": {"price": Decimal(10000)},
+}
+KEPT: list[dict[str, Any]] = [
+    {"price": Decimal("1.230"), "at": datetime.datetime(2024, 1, 1, 12), "day": "2024-01-01", "number": " 7 "},
+    {"price": 1.25, "at": datetime.date(2024, 1, 1), "day": None, "number": "-3"},
+    {"price": "9999.99", "at": None, "day": "2024-02-29", "number": None},
+]
+
+
+async def test_no_value_is_stored_altered(world: World) -> None:
+    with world.aside.begin() as connection:
+        connection.execute(text("CREATE TABLE altering (id INT PRIMARY KEY, price DECIMAL(6,2), at DATETIME, day DATE,"
+                                " number INT)"))  # fmt: skip
+    table = altering()
+    rows = [{"id": number, **row} for number, row in enumerate([*ALTERED.values(), *KEPT])]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, table, rows)
+        assert [one.number for one in report.rejects] == list(range(len(ALTERED)))
+        assert {one.kind for one in report.rejects} == {"type"}
+        stored = (await target.execute(select(table.c.price, table.c.number).order_by(table.c.id))).all()
+        assert [tuple(map(str, row)) for row in stored] == [("1.23", "7"), ("1.25", "-3"), ("9999.99", "None")]
+
+
+async def test_duplicates_are_as_the_columns_see_them(world: World) -> None:
+    prepare(world)
+    codes = ["Abc", "aBC", "abc ", "äbc", "ABCD"]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, product, [good(number, code=code) for number, code in enumerate(codes)])
+        assert [one.number for one in report.rejects] == [1, 2, 3]
+        assert {one.constraint for one in report.rejects} == {"code"}
+        assert {one.reasons[0].collides_with["id"] for one in report.rejects} == {0}
+
+
+# -- engines and packets
+
+
+@pytest.mark.parametrize("engine", ["MyISAM", "Aria", "MEMORY"])
+async def test_an_engine_without_transactions_is_refused(world: World, engine: str) -> None:
+    with world.aside.begin() as connection:
+        connection.execute(text(f"ALTER TABLE item ENGINE={engine}"))
+    async with world.transaction(world.source) as target:
+        with pytest.raises(NotSupported, match=engine):
+            await world.load(target, Item, [{"id": 1, "name": "x"}])
+        assert await count(target, Item.__table__) == 0  # type: ignore[arg-type]
+
+
+async def test_rows_are_sent_in_as_many_bytes_as_the_server_takes(world: World) -> None:
+    with world.aside.begin() as connection:
+        connection.execute(text("CREATE TABLE wide (id INT PRIMARY KEY, words LONGTEXT)"))
+        most = connection.scalar(text("SELECT @@max_allowed_packet"))
+    table = Table("wide", MetaData(), Column("id", Integer, primary_key=True), Column("words", Text))
+    rows = [(0, "ä" * 1_000_000), (1, "x" * (most + 1)), *((number, "it's" * 200_000) for number in range(2, 12))]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, table, rows)
+        assert [(one.number, one.kind) for one in report.rejects] == [(1, "length")]
+        assert await count(target, table) == 11
+
+
+# -- what is nobody's fault
+
+
+async def test_a_lock_that_is_waited_for_in_vain_undoes_the_load_alone(world: World) -> None:
+    with world.aside.begin() as connection:
+        connection.execute(text("INSERT INTO item VALUES (5000, 'theirs')"))
+    async with world.transaction(world.source) as target:
+        await target.execute(text("SET innodb_lock_wait_timeout = 1"))
+        await world.insert(target, 1)
+        with world.aside.begin() as other:
+            other.execute(text("UPDATE item SET name = 'held' WHERE id = 5000"))
+            with pytest.raises(DBAPIError) as caught:
+                await world.load(target, Item, [{"id": number, "name": "x"} for number in range(2, 6000)])
+        assert world.code(caught.value) == "1205"
+        await world.insert(target, 2)
+    assert [row[0] for row in world.rows()] == [1, 2, 5000]
+
+
+def each_alone(self: mariadb.Cutting, prepared: Any, batch: Any, cells: Any) -> Any:
+    return {}, set(range(len(batch.rows)))
+
+
+@pytest.mark.parametrize("foreseen", [False, True])
+async def test_a_deadlock_ends_all(world: World, foreseen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the middle of a compound statement, which must not go on in another transaction."""
+    if foreseen:
+        monkeypatch.setattr(mariadb.Cutting, "_foreseen", each_alone)
+        monkeypatch.setattr(mariadb, "FEW", -1)
+    with world.aside.begin() as connection:
+        connection.execute(text("CREATE TRIGGER lost BEFORE INSERT ON item FOR EACH ROW IF NEW.id = 2500 THEN"
+                                " SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1213; END IF"))  # fmt: skip
+    with pytest.raises((TransactionLost, DBAPIError)):
+        async with world.transaction(world.source) as target:
+            await world.insert(target, 1)
+            await world.load(target, Item, [{"id": number, "name": "x"} for number in range(2, 4000)])
+    assert world.rows() == []
+
+
+async def test_a_real_deadlock_ends_all(world: World) -> None:
+    with world.aside.begin() as connection:
+        connection.execute(text("INSERT INTO item VALUES (5000, 'theirs')"))
+    with pytest.raises((TransactionLost, DBAPIError)) as caught:
+        async with world.transaction(world.source) as target:
+            await world.insert(target, 1)
+            with world.aside.connect() as other:
+                other.execute(world.sql("outlives us"))  # has written more
+                other.execute(text("UPDATE item SET name = 'held' WHERE id = 5000"))
+                waits = asyncio.get_running_loop().run_in_executor(
+                    None, lambda: other.execute(text("UPDATE item SET name = 'wanted' WHERE id = 1"))
+                )
+                for _ in range(500):
+                    with world.aside.connect() as third:
+                        if third.scalar(world.sql("waits"), {"id": 1}):
+                            break
+                    await asyncio.sleep(0.01)
+                try:
+                    await world.load(target, Item, [{"id": number, "name": "x"} for number in range(2, 6000)])
+                finally:
+                    await waits
+                    other.rollback()
+    assert "1213" in str(caught.value) or isinstance(caught.value, TransactionLost)
+    assert world.rows() == [(5000, "theirs")]
+
+
+async def test_values_are_not_left_in_variables(world: World) -> None:
+    rows = [{"id": number // 2, "name": "secret"} for number in range(3000)]
+    async with world.transaction(world.source) as target:
+        report = await world.load(target, Item, rows)
+        assert (report.loaded, report.rejected) == (1500, 1500)
+        left = (await target.execute(text("SELECT @savepoints_log, @savepoints_text, @savepoints_at"))).one()
+        assert tuple(left) == (None, None, None)
+
+
+def test_notes_are_no_errors() -> None:
+    """They are left to the client: no handler can tell one from the other."""
+    handled = {int(code) for code in sending._CODES.split(",")}
+    assert handled.isdisjoint(sending._PASSED_ON)
