@@ -81,7 +81,9 @@ class Conversion:
 
     def _fits(self, cells: Sequence[Any], kinds: set[type]) -> bool:
         """Whether no text is too long, or cannot be encoded."""
-        found = cells if len(kinds) == 1 else [cell for cell in cells if type(cell) is str]
+        found = cells
+        if len(kinds) > 1:
+            found = list(filter(None, cells)) if kinds == {str, _NONE} else [one for one in cells if type(one) is str]
         if self._length is not None and max(map(len, found), default=0) > self._length:
             return False
         text = "".join(found)

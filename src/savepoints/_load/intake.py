@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, groupby
 from operator import itemgetter
@@ -32,15 +32,25 @@ class Batch:
         columns: What each row holds, in order.
         rows: The rows.
         places: Where each of them stands in its piece, in ascending order.
-        numbers: The number of each row in the input.
+        numbering: The number in the input of each row of the piece.
         filled: So many of the last columns hold what Python gives by default: an update leaves them as they were.
+        cells: The rows by columns, where somebody has looked at them so already.
     """
 
     columns: Columns
     rows: list[Row]
     places: Sequence[int]
-    numbers: Sequence[int]
+    numbering: Sequence[int]
     filled: int = 0
+    cells: Sequence[Sequence[Any]] | None = None
+
+    def column(self, at: int) -> Sequence[Any]:
+        """The cells of one column."""
+        return list(map(itemgetter(at), self.rows)) if self.cells is None else self.cells[at]
+
+    def number(self, index: int) -> int:
+        """The number of a row in the input."""
+        return self.numbering[self.places[index]]
 
     @property
     def given(self) -> Columns:
@@ -49,16 +59,30 @@ class Batch:
 
     def part(self, start: int, stop: int) -> Batch:
         """Some of its rows, in order."""
-        return Batch(
-            self.columns, self.rows[start:stop], self.places[start:stop], self.numbers[start:stop], self.filled
-        )
+        return Batch(self.columns, self.rows[start:stop], self.places[start:stop], self.numbering, self.filled)
 
-    def only(self, kept: Sequence[int]) -> Batch:
+    def without(self, out: Iterable[int]) -> Batch:
+        """All but those at some indexes, in order."""
+        return self._chosen(kept(len(self.rows), out))
+
+    def only(self, some: Iterable[int]) -> Batch:
         """Those at some indexes, in order."""
-        rows = [self.rows[at] for at in kept]
-        return Batch(
-            self.columns, rows, [self.places[at] for at in kept], [self.numbers[at] for at in kept], self.filled
-        )
+        chosen = bytearray(len(self.rows))
+        for at in some:
+            chosen[at] = 1
+        return self._chosen(chosen)
+
+    def _chosen(self, chosen: bytearray) -> Batch:
+        rows, places = list(compress(self.rows, chosen)), list(compress(self.places, chosen))
+        return Batch(self.columns, rows, places, self.numbering, self.filled)
+
+
+def kept(count: int, out: Iterable[int]) -> bytearray:
+    """What to keep of so many, for `compress`."""
+    found = bytearray(b"\1") * count
+    for at in out:
+        found[at] = 0
+    return found
 
 
 @dataclass(slots=True)
@@ -73,11 +97,11 @@ class Piece:
 
     taken: Taken
     batches: list[Batch] = field(default_factory=list)
-    refused: dict[int, list[Reason]] = field(default_factory=dict)
+    refused: dict[int, tuple[Reason, ...]] = field(default_factory=dict)
 
     def refuse(self, place: int, why: Reason) -> None:
         """One more reason against the row at a place."""
-        self.refused.setdefault(place, []).append(why)
+        self.refused[place] = (*self.refused.get(place, ()), why)
 
 
 class Intake:
@@ -240,12 +264,10 @@ class Intake:
             rows = list(zip(*after, strict=True))
         if bad:
             self._add_nulls(piece, columns, after, bad, places)
-            good = [at not in bad for at in range(len(rows))]
+            good = kept(len(rows), bad)
             rows, places = list(compress(rows, good)), list(compress(places, good))
-        numbers = piece.taken.numbers
-        if len(places) != len(numbers):
-            numbers = [numbers[at] for at in places]
-        piece.batches.append(Batch(columns, rows, places, numbers, len(columns) - len(before)))
+        filled = len(columns) - len(before)
+        piece.batches.append(Batch(columns, rows, places, piece.taken.numbers, filled, None if bad else after))
 
     def _converted(self, column: Column[Any], cells: Sequence[Any]) -> tuple[Sequence[Any], dict[int, Reason]]:
         for text in self._null:

@@ -121,7 +121,7 @@ class Report:
     def reject(self, one: Reject) -> None:
         """Enter a rejected row."""
         self.rejects.add(one)
-        self.by_kind[one.kind] += 1
+        self.by_kind[one.reasons[0].kind] += 1
         for reason in one.reasons:
             if reason.constraint is not None:
                 self.by_constraint[reason.constraint] += 1

@@ -229,18 +229,17 @@ class _Run:
     def _enter(self, piece: Piece, outcome: Outcome, skipped: dict[int, Reason]) -> None:
         self.report.loaded += outcome.loaded
         self.report.updated += outcome.updated
-        for place, reasons in outcome.refused.items():
-            piece.refused[place] = list(reasons)
+        piece.refused.update(outcome.refused)
         skipped.update(outcome.skipped)
 
     def _record(self, piece: Piece, skipped: dict[int, Reason]) -> None:
         """Enter what was not loaded, in the order of the input."""
-        taken = piece.taken
+        taken, names = piece.taken, self._source.names
         for place in sorted((*piece.refused, *skipped)):
-            reasons = (skipped[place],) if place in skipped else tuple(piece.refused[place])
-            reject = Reject(
-                taken.numbers[place], taken.line(place), _raw(taken.rows[place], self._source.names), reasons
-            )
+            reasons = (skipped[place],) if place in skipped else piece.refused[place]
+            row = taken.rows[place]
+            raw = row if names is None and type(row) is not Broken else _raw(row, names)
+            reject = Reject(taken.numbers[place], taken.line(place), raw, reasons)
             if place in skipped:
                 self.report.skip(reject)
             else:

@@ -5,14 +5,15 @@ A refused statement undoes itself alone here, so no savepoint is needed around i
 
 from __future__ import annotations
 
-from operator import itemgetter, length_hint
+from collections.abc import Sequence
+from operator import length_hint
 from typing import Any
 
 from savepoints._core.dialects import driver_connection
 from savepoints._core.raw import driver_work
 from savepoints._databases import Aftermath, Fault
 from savepoints._load.algorithm import Job, Outcome
-from savepoints._load.databases.sqlite_rules import Examiner, Rules
+from savepoints._load.databases.sqlite_rules import UNIQUE, Examiner, Rules
 from savepoints._load.intake import Batch, Columns, Row
 from savepoints._load.reasons import Reason, reason
 from savepoints._load.statements import Statement, insertion, overwriting
@@ -53,6 +54,7 @@ class OneStatement:
         self._examined = 0
         self._of_columns: dict[Columns, tuple[Statement, Examiner]] = {}
         self._slow = self._leaves_out or bool(self._deferred) or job.on_conflict == "update"
+        self._duplicates: list[tuple[int, Row, str, str | None]] = []
         self._cursor: Any = None
         self._report()
 
@@ -105,10 +107,11 @@ class OneStatement:
             self._of_columns[columns] = found
         return found
 
-    def _ask(self, sql: str, parameters: tuple[Any, ...]) -> Any:
+    def _ask(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         self._cursor.execute(sql, parameters)
-        found = self._cursor.fetchall()  # to its end: a statement that is still being read makes each INSERT dearer
-        return found[0] if found else None
+        # to its end: a statement that is still being read makes each INSERT dearer
+        found: list[Any] = self._cursor.fetchall()
+        return found
 
     def load(self, batch: Batch) -> Outcome:
         outcome = Outcome()
@@ -128,12 +131,10 @@ class OneStatement:
 
     def _resumed(self, driver: Any, cursor: Any, batch: Batch, outcome: Outcome) -> None:
         statement, examiner = self._prepared(batch.columns)
-        batch = self._without_nulls(batch, examiner, outcome)
         rows = statement.parameters(batch.rows)
         before = driver.total_changes
-        left = iter(
-            rows
-        )  # of a list: it goes on behind a row that the driver has raised for, and tells how many it has
+        # of a list: it goes on behind a row that the driver has raised for, and tells how many it has
+        left = iter(rows)
         while True:
             try:
                 cursor.executemany(statement.sql, left)
@@ -143,21 +144,7 @@ class OneStatement:
                 self._refused(driver, batch.rows[at], batch.places[at], error, outcome, examiner)
         # counted by the database: triggers would be counted too, but there are none
         outcome.loaded = driver.total_changes - before
-
-    def _without_nulls(self, batch: Batch, examiner: Examiner, outcome: Outcome) -> Batch:
-        """Leave out rows with a NULL where none may be, when there are so many bad rows that it pays."""
-        if self._examined < EXAMINED:
-            return batch
-        bad: set[int] = set()
-        for at, name in examiner.needed:
-            cells = list(map(itemgetter(at), batch.rows))
-            if None in cells:
-                found = [place for place, cell in enumerate(cells) if cell is None]
-                bad.update(found)
-                for place in found:
-                    why = reason(Fault.NOT_NULL, name, code="SQLITE_CONSTRAINT_NOTNULL")
-                    outcome.refused[batch.places[place]] = (*outcome.refused.get(batch.places[place], ()), why)
-        return batch.only([at for at in range(len(batch.rows)) if at not in bad]) if bad else batch
+        self._enter_duplicates(outcome, examiner)
 
     def _row_by_row(self, driver: Any, cursor: Any, batch: Batch, outcome: Outcome) -> None:
         statement, examiner = self._prepared(batch.columns)
@@ -207,18 +194,43 @@ class OneStatement:
         self, driver: Any, row: Row, place: int, error: Exception, outcome: Outcome, examiner: Examiner
     ) -> None:
         """Enter a refused row; an error that is not its fault passes, and so does one that ended the transaction."""
-        fault = self._job.capabilities.fault(error)
-        if fault is None or self._job.capabilities.standing(driver) is Aftermath.LOST:
+        capabilities = self._job.capabilities
+        if capabilities.standing(driver) is Aftermath.LOST:
             raise error
-        first = examiner.first(row, fault, error, self._job.capabilities.code(error))
-        if fault is Fault.UNIQUE and self._skips(first):
+        known = examiner.same.get(str(error))
+        if known is not None and self._examined >= EXAMINED:
+            outcome.refused[place] = known
+            return
+        fault = capabilities.fault(error)
+        if fault is None:
+            raise error
+        if fault is Fault.UNIQUE and not self._slow:
+            self._duplicates.append((place, row, str(error), capabilities.code(error)))
+            return
+        self._enter(row, place, examiner.first(row, fault, error, capabilities.code(error)), outcome, examiner)
+
+    def _enter(self, row: Row, place: int, first: Reason, outcome: Outcome, examiner: Examiner) -> None:
+        if self._job.on_conflict == "skip" and first.kind == UNIQUE and self._skips(first):
             outcome.skipped[place] = first
         else:
             outcome.refused[place] = self._all_reasons(row, first, examiner)
 
+    def _enter_duplicates(self, outcome: Outcome, examiner: Examiner) -> None:
+        """What they collide with is looked for of many at once."""
+        found, self._duplicates = self._duplicates, []
+        told = [one[1:] for one in found]
+        for (place, row, *_), first in zip(found, examiner.duplicates(told), strict=True):
+            self._enter(row, place, first, outcome, examiner)
+
     def _all_reasons(self, row: Row, first: Reason, examiner: Examiner) -> tuple[Reason, ...]:
         self._examined += 1
-        return (first, *examiner.others(row, first)) if self._examined <= EXAMINED else (first,)
+        if self._examined > EXAMINED:
+            if self._examined == EXAMINED + 1:
+                self._job.report.why.append(
+                    f"all reasons are told of the first {EXAMINED} rows that SQLite refused, of further ones the first"
+                )
+            return (first,)
+        return (first, *examiner.others(row, first))
 
     def _skips(self, duplicate: Reason) -> bool:
-        return self._job.on_conflict == "skip" and (not self._key or duplicate.column == ", ".join(self._key))
+        return not self._key or duplicate.column == ", ".join(self._key)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import count
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -18,12 +20,31 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SAWarning
 
 from savepoints._databases import Fault
+from savepoints._load.convert import encodes
 from savepoints._load.intake import Columns, Row
 from savepoints._load.reasons import Reason, reason
 
 _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.*)")
 
+_BRACES = str.maketrans({"{": "{{", "}": "}}"})
+UNIQUE = Fault.UNIQUE.value
+_BOUND = frozenset({int, float, str, bytes, type(None)})
+
 _UNBOUND = (Fault.TYPE, Fault.ENCODING)
+
+
+@lru_cache(1000)
+def _names(text: str) -> tuple[str, ...]:
+    """The columns that an error of a unique key names."""
+    told = text.partition("constraint failed: ")[2]
+    return tuple([part.rpartition(".")[2] for part in told.split(", ")])
+
+
+def _is_bound(cell: Any) -> bool:
+    """Whether the driver takes a number or a text."""
+    if type(cell) is int:
+        return -(2**63) <= cell < 2**63
+    return type(cell) is not str or cell.isascii() or encodes(cell)
 
 
 class ForeignKey(NamedTuple):
@@ -93,7 +114,10 @@ def _primary_key(looked: Any, foreign_key: Any) -> list[str]:
     return found
 
 
-Ask = Callable[[str, tuple[Any, ...]], Any]
+Ask = Callable[[str, Sequence[Any]], list[Any]]
+
+#: A statement has so many at most, on any SQLite.
+PARAMETERS = 900
 
 
 class Examiner:
@@ -102,36 +126,51 @@ class Examiner:
     Args:
         rules: The table's.
         columns: What rows hold.
-        ask: Sends a SELECT and gives its first row.
+        ask: Sends a SELECT and gives its rows.
     """
 
     def __init__(self, rules: Rules, columns: Columns, ask: Ask, *, foreign_keys: bool) -> None:
         self._rules = rules
-        self._ask = ask
+        self._all = ask
         self._place = dict(zip((column.name for column in columns), count(), strict=False))
         self._enforced = rules.foreign_keys if foreign_keys else []
         known = self._place
-        self._same: dict[str, Reason] = {}  # reasons that are the same for all rows, by what SQLite said
-        #: Where a NULL is refused: its place in a row and its name. The only column of a key may count by itself.
-        self.needed = [(at, name) for name, at in known.items() if name in rules.not_null and rules.primary != (name,)]
+        #: The first reasons that are the same for all rows, by what SQLite said.
+        self.same: dict[str, tuple[Reason]] = {}
+        # where a NULL is refused: its place in a row. The only column of a key may count by itself
+        self._needed = {
+            at: reason(Fault.NOT_NULL, name, code="SQLITE_CONSTRAINT_NOTNULL")
+            for name, at in known.items()
+            if name in rules.not_null and rules.primary != (name,)
+        }
         self._uniques = {names: name for names, name in rules.uniques.items() if known.keys() >= set(names)}
         quote = rules._quote
         cast = ", ".join(f"CAST(? AS {rules.types[name] or 'BLOB'}) AS {quote(name)}" for name in known)
         self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
         self._find = {names: self._finding(names) for names in self._uniques}
+        self._find_many = {names: self._finding_many(names) for names in self._uniques if len(names) == 1}
         self._parents = {one: self._parent(one) for one in self._enforced}
         of_keys = {name for one in rules.foreign_keys for name in one.columns}
         left_out = [name for name in rules.defaults if name in of_keys and name not in known]
         #: What SQLite will put where rows leave out a column of a foreign key.
-        self._filled = {name: ask(f"SELECT {rules.defaults[name]}", ())[0] for name in left_out}
+        self._filled = {name: ask(f"SELECT {rules.defaults[name]}", ())[0][0] for name in left_out}
         keys = (*self._uniques, *(names for one in rules.foreign_keys for names in (one.columns, one.referred)))
         self._getters = {names: self._getter(names) for names in keys}
+
+    def _ask(self, sql: str, parameters: Sequence[Any]) -> Any:
+        found = self._all(sql, parameters)
+        return found[0] if found else None
 
     def _finding(self, names: tuple[str, ...]) -> str:
         quote = self._rules._quote
         found = ", ".join(map(quote, self._rules.primary)) or "rowid"
         where = " AND ".join(f"{quote(name)} = ?" for name in names)
         return f"SELECT {found} FROM {self._rules.table} WHERE {where}"
+
+    def _finding_many(self, names: tuple[str, ...]) -> str:
+        quote = self._rules._quote
+        key, found = quote(names[0]), ", ".join(map(quote, self._rules.primary)) or "rowid"
+        return f"SELECT {key}, {found} FROM {self._rules.table} WHERE {key} IN (".translate(_BRACES) + "{})"
 
     def _parent(self, one: ForeignKey) -> str:
         quote = self._rules._quote
@@ -163,12 +202,10 @@ class Examiner:
     def first(self, row: Row, fault: Fault, error: BaseException, code: str | None) -> Reason:
         """The reason that SQLite itself gave."""
         text = str(error)
-        found = self._same.get(text)
-        if found is not None:
-            return found
+        if text in self.same:
+            return self.same[text][0]
         if fault is Fault.UNIQUE:
-            told = text.partition("constraint failed: ")[2].split(", ")
-            return self._unique(row, tuple(part.rpartition(".")[2] for part in told), code, text)
+            return next(self.duplicates([(row, text, code)]))
         if fault is Fault.FOREIGN_KEY:
             orphan = self._only_orphan(row, code)
             if orphan is not None:
@@ -176,7 +213,7 @@ class Examiner:
         column, constraint = self._named(row, fault, text)
         found = reason(fault, column, constraint, code=code, detail=text)
         if fault in (Fault.NOT_NULL, Fault.CHECK):
-            self._same[text] = found
+            self.same[text] = (found,)
         return found
 
     def _named(self, row: Row, fault: Fault, text: str) -> tuple[str | None, str | None]:
@@ -197,6 +234,8 @@ class Examiner:
 
     def _unbound(self, row: Row) -> str | None:
         """Which cell the driver could not bind."""
+        if _BOUND.issuperset(map(type, row)) and all(map(_is_bound, row)):
+            return None
         for name, at in self._place.items():
             try:
                 self._ask("SELECT ?", (row[at],))
@@ -204,12 +243,38 @@ class Examiner:
                 return name
         return None
 
-    def _unique(self, row: Row, names: tuple[str, ...], code: str | None, text: str | None) -> Reason:
+    def duplicates(self, told: Sequence[tuple[Row, str, str | None]]) -> Iterator[Reason]:
+        """The reasons of rows, from what SQLite said of them and its code."""
+        by_key: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+        keys = [_names(text) for _, text, _ in told]
+        for names, (row, _, _) in zip(keys, told, strict=True):
+            by_key[names].append(row)
+        found = {names: self._collisions(rows, names) for names, rows in by_key.items()}
+        for names, (_, text, code) in zip(keys, told, strict=True):
+            yield self._unique(names, code, text, next(found[names]))
+
+    def _unique(
+        self, names: tuple[str, ...], code: str | None, text: str | None, collides: dict[str, Any] | None
+    ) -> Reason:
         constraint = self._uniques.get(names)
-        told = ", ".join(names)
+        column = ", ".join(names)
         if names not in self._uniques and text is not None and names[0].startswith("index "):
-            constraint, told = names[0].removeprefix("index ").strip("'"), "the key of an index"
-        return reason(Fault.UNIQUE, told, constraint, code=code, detail=text, collides_with=self.collision(row, names))
+            constraint, column = names[0].removeprefix("index ").strip("'"), "the key of an index"
+        return Reason(UNIQUE, f"{column} is a duplicate", column, constraint, code, text, collides)
+
+    def _collisions(self, rows: list[Row], names: tuple[str, ...]) -> Iterator[dict[str, Any] | None]:
+        """The primary keys of the rows that have these keys already; of one column, many in one statement."""
+        found: dict[Any, Any] = {}
+        if len(names) == 1 and names in self._find:  # of more columns, SQLite would go through the whole table
+            keys = [key[0] for key in (self.cells(row, names) for row in rows) if key is not None]
+            for start in range(0, len(keys), PARAMETERS):
+                some = keys[start : start + PARAMETERS]
+                sql = self._find_many[names].format(", ".join("?" * len(some)))
+                found.update((key, there) for key, *there in self._all(sql, some))
+        primary, at = self._rules.primary or ("rowid",), self._place.get(names[0], 0)
+        for row in rows:
+            there = found.get(row[at])
+            yield self.collision(row, names) if there is None else dict(zip(primary, there, strict=True))
 
     def collision(self, row: Row, names: tuple[str, ...]) -> dict[str, Any] | None:
         """The primary key of the row that has this key already."""
@@ -263,14 +328,14 @@ class Examiner:
 
     def others(self, row: Row, known: Reason) -> Iterator[Reason]:
         """What else is wrong with a row; the rule that is known already is left out."""
-        for why in self._all(row, bound=known.kind not in (Fault.TYPE.value, Fault.ENCODING.value)):
+        for why in self._broken(row, bound=known.kind not in (Fault.TYPE.value, Fault.ENCODING.value)):
             if (why.kind, why.column, why.constraint) != (known.kind, known.column, known.constraint):
                 yield why
 
-    def _all(self, row: Row, *, bound: bool) -> Iterator[Reason]:
-        for at, name in self.needed:
+    def _broken(self, row: Row, *, bound: bool) -> Iterator[Reason]:
+        for at, why in self._needed.items():
             if row[at] is None:
-                yield reason(Fault.NOT_NULL, name)
+                yield why
         unfit = self._unbound(row) if bound else None
         if unfit is not None:
             yield reason(Fault.TYPE, unfit)
@@ -283,8 +348,9 @@ class Examiner:
                 yield reason(Fault.CHECK, None, constraint)
         yield from self.orphaned(row, self._enforced)
         for names in self._uniques:
-            if self.collision(row, names):
-                yield self._unique(row, names, None, None)
+            collides = self.collision(row, names)
+            if collides is not None:
+                yield self._unique(names, None, None, collides)
 
     def _breaks(self, sql: str, row: Row) -> bool:
         try:

@@ -6,40 +6,39 @@ It is for whole numbers, and for text under a deterministic collation, whose byt
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from operator import itemgetter
 from typing import Any
 
 from savepoints._load.databases.postgresql.catalog import Column
-from savepoints._load.intake import Row
+from savepoints._load.intake import Batch
 
 _WHOLE = frozenset({"smallint", "integer", "bigint"})
 _TEXT = ("text", "character varying")
 
 
 def shared(
-    rows: list[Row], places: Sequence[int], columns: Sequence[Column], left_out: Collection[int]
+    batch: Batch, places: Sequence[int], columns: Sequence[Column], left_out: Collection[int]
 ) -> Iterator[tuple[int, int]] | None:
     """Rows that share a key with others, with the first row of that key; None where the server must compare.
 
     Args:
-        rows: All rows.
+        batch: All rows.
         places: Where the key's cells stand in a row.
         columns: The key's columns.
         left_out: Rows that did not fit their types.
     """
-    cells = [_comparable(list(map(itemgetter(at), rows)), one) for at, one in zip(places, columns, strict=True)]
+    cells = [_comparable(batch.column(at), one) for at, one in zip(places, columns, strict=True)]
     found = [column for column in cells if column is not None]
     if len(found) < len(cells):
         return None
-    keys: list[Any] = found[0] if len(found) == 1 else list(zip(*found, strict=True))
-    if len(set(keys)) == len(keys):
+    keys: Sequence[Any] = found[0] if len(found) == 1 else list(zip(*found, strict=True))
+    last = dict(zip(keys, range(len(keys)), strict=True))
+    if len(last) == len(keys):
         return iter(())
-    return _groups(keys, len(found) > 1, left_out)
+    return _groups(keys, last, len(found) > 1, left_out)
 
 
-def _comparable(cells: list[Any], column: Column) -> list[Any] | None:
+def _comparable(cells: Sequence[Any], column: Column) -> Sequence[Any] | None:
     kinds = set(map(type, cells)) - {type(None)}
     if column.type in _WHOLE and kinds <= {int}:
         return cells
@@ -48,7 +47,7 @@ def _comparable(cells: list[Any], column: Column) -> list[Any] | None:
     return cells if column.exact and column.type.startswith(_TEXT) and kinds <= {str} else None
 
 
-def _numbers(cells: list[Any]) -> list[Any]:
+def _numbers(cells: Sequence[Any]) -> list[Any]:
     """As numbers. What Python takes for none is kept: if PostgreSQL does not (0x1F), the INSERT finds the duplicate."""
     try:
         return list(map(int, cells))
@@ -63,14 +62,17 @@ def _number(cell: Any) -> Any:
         return cell
 
 
-def _groups(keys: list[Any], composite: bool, left_out: Collection[int]) -> Iterator[tuple[int, int]]:
-    twice = {
-        key for key, times in Counter(keys).items() if times > 1 and not (key is None or (composite and None in key))
-    }
+def _groups(
+    keys: Sequence[Any], last: dict[Any, int], composite: bool, left_out: Collection[int]
+) -> Iterator[tuple[int, int]]:
+    """By the last row of each key: a row that is not the last one of its key shares it."""
+    earlier = [at for at, end in enumerate(map(last.__getitem__, keys)) if at != end]
+    twice = {keys[at] for at in earlier}
     members: dict[Any, list[int]] = {}
-    for at in [at for at, key in enumerate(keys) if key in twice]:
-        if at not in left_out:
-            members.setdefault(keys[at], []).append(at)
+    for at in sorted((*earlier, *(last[key] for key in twice))):
+        key = keys[at]
+        if at not in left_out and key is not None and not (composite and None in key):
+            members.setdefault(key, []).append(at)
     for places in members.values():
         if len(places) > 1:
             yield from ((at, places[0]) for at in places)

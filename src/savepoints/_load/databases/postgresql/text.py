@@ -145,15 +145,16 @@ class Writer:
         """Rows of text, and a few that hold NULLs: joined as they are; None where there is something to escape."""
         if not {str, type(None)}.issuperset(map(type, rows[0])):
             return None
-        few = {at: row for at, row in enumerate(rows) if None in row}
-        if few:
-            rows = rows.copy()
-            for at in few:
-                rows[at] = ("",) * width
-        try:
-            lines = list(map("\t".join, rows))
-        except TypeError:
-            return None
+        few: dict[int, Row] = {}
+        lines: list[str] = []
+        left = iter(rows)
+        while True:
+            try:
+                lines.extend(map("\t".join, left))
+                break
+            except TypeError:  # goes on behind that row
+                few[len(lines)] = rows[len(lines)]
+                lines.append("\t" * (width - 1))
         joined = "\n".join(lines)
         tabs, ends = len(rows) * (width - 1), len(rows) - 1
         if joined.count("\t") != tabs or joined.count("\n") != ends or any(char in joined for char in "\\\r\0"):
@@ -203,12 +204,12 @@ def written(writer: Writer, batch: Batch, *, numbered: bool) -> Written:
         bad: dict[int, list[int]] = {}
         for at, place in writer.unwritable(batch.rows):
             bad.setdefault(at, []).append(place)
-    rest, refused = batch.only(list(bad)), {}
+    rest, refused = batch.only(bad), {}
     for at, (row, places) in enumerate(zip(rest.rows, bad.values(), strict=True)):
         faults = [Fault.ENCODING if isinstance(row[place], str) else Fault.TYPE for place in places]
         refused[at] = [reason(fault, batch.columns[at].name) for fault, at in zip(faults, places, strict=True)]
         rest.rows[at] = [None if place in places else cell for place, cell in enumerate(row)]
-    batch = batch.only([at for at in range(len(batch.rows)) if at not in bad])
+    batch = batch.without(bad)
     return Written(batch, list(_lines(writer, batch, numbered=numbered)), rest, refused)
 
 

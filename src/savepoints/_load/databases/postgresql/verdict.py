@@ -197,7 +197,7 @@ class Judge:
         row = batch.rows[at]
         parent = tuple(row[self._stage.columns.index(name)] for name in one.columns)
         message = f"{told} has no parent in {one.parent}"
-        number = None if because is None else batch.numbers[because]
+        number = None if because is None else batch.number(because)
         return reason(
             Fault.FOREIGN_KEY, told, one.name, message=message, code="23503", parent=parent, because_of=number
         )
@@ -239,7 +239,7 @@ class Judge:
         """Rows that share a key with others of the input, with the first row of that key."""
         if one.nulls_distinct:
             places = [self._stage.columns.index(name) for name in one.columns]
-            found = keys.shared(batch.rows, places, [self._rules.columns[name] for name in one.columns], unfit)
+            found = keys.shared(batch, places, [self._rules.columns[name] for name in one.columns], unfit)
             if found is not None:
                 yield from found
                 return
@@ -304,7 +304,7 @@ class _Order:
         for claim in self._claims.get(at, ()):
             before = taken.get((claim.unique.name, claim.first))
             if before is not None:
-                self._judge.enter(self._verdict, at, claim.unique, self._batch.numbers[before])
+                self._judge.enter(self._verdict, at, claim.unique, self._batch.number(before))
 
     def _got_in(self, at: int) -> bool:
         return at not in self._verdict.refused and at not in self._verdict.skipped
