@@ -78,7 +78,9 @@ class Literals:
                 cells, refused = self._as_its_kind(column, cells)
                 kinds = set(map(type, cells))
             if not kinds <= column.exact:
+                cells = list(map(column.rounded, cells))
                 refused |= _altered(column, cells)
+                kinds = set(map(type, cells))
             if column.range is not None and not _all_in(column.range, cells, kinds):
                 refused |= _out_of(column.range, column, cells)
         kinds.discard(_NONE)

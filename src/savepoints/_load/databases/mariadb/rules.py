@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections import defaultdict
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ _KINDS: dict[str, types.TypeEngine[Any]] = {
     "timestamp": types.DateTime(),
     "time": mysql.TIME(),
 }
+_WIDE = Context(prec=400)  # wider than any float is long
 _PLAIN = frozenset({type(None), str, bytes, bool, int})
 
 
@@ -51,11 +52,10 @@ class Column:
         found = _TYPE.match(type)
         self._of: str = "" if found is None else found[1]
         first, second = (None, None) if found is None else found.groups()[1:]
-        self._scale = 0 if self._of in _WHOLE else int(second or 0) if self._of == "decimal" else None
-        self._digits = int(first or 0) if self._of in ("datetime", "timestamp", "time") else None
+        self._scale = int(second or 0)
         self._unsigned = "unsigned" in type
         #: The least and the largest number that it takes.
-        self.range = _range(self._of, int(first or 0), self._scale or 0, unsigned=self._unsigned)
+        self.range = _range(self._of, int(first or 0), self._scale, unsigned=self._unsigned)
 
     @property
     def is_text(self) -> bool:
@@ -83,25 +83,26 @@ class Column:
     @cached_property
     def exact(self) -> frozenset[type]:
         """The classes of which it keeps each value, or refuses it."""
-        if self._scale is not None:
+        if self._of in _WHOLE or self._of == "decimal":
             return _PLAIN
-        if self._of == "date":
-            return _PLAIN | {datetime.date}
-        if self._digits is not None:
+        if self._of in ("date", "datetime", "timestamp"):
             return _PLAIN | {datetime.date}
         return _PLAIN | {float, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
 
     def keeps(self, value: Any) -> bool:
-        """Whether the value would stay as it is, if the column takes it."""
-        if self._scale is not None and isinstance(value, (float, Decimal)):
-            return _fits(value, self._scale)
-        if self._of == "date" and isinstance(value, datetime.datetime):
-            return value.time() == datetime.time()
-        if self._digits is not None and isinstance(value, (datetime.datetime, datetime.time)):
-            return value.tzinfo is None and _whole(value.microsecond, self._digits)  # it has no zones
-        if self._digits is not None and isinstance(value, datetime.timedelta):
-            return _whole(value.microseconds, self._digits)
+        """Whether it would not cut the value, beyond what its type rounds by nature."""
+        if self._of in _WHOLE and isinstance(value, (float, Decimal)):
+            return value == value // 1
+        if isinstance(value, datetime.datetime):
+            return value.tzinfo is None and (self._of != "date" or value.time() == datetime.time())
         return True
+
+    def rounded(self, value: Any) -> Any:
+        """A number with as many digits behind the point as a DECIMAL has: the server would do it, and say so."""
+        if self._of != "decimal" or not isinstance(value, (float, Decimal)):
+            return value
+        exact = Decimal(repr(value)) if isinstance(value, float) else value
+        return exact.quantize(Decimal(1).scaleb(-self._scale), ROUND_HALF_UP, _WIDE) if exact.is_finite() else exact
 
     def compared(self, sql: str) -> str:
         """A literal in the form in which the column compares it."""
@@ -124,20 +125,6 @@ def _range(of: str, digits: int, scale: int, *, unsigned: bool) -> tuple[int, in
         return None
     bits = _BITS[of]
     return (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-
-
-def _whole(microseconds: int, digits: int) -> bool:
-    """Whether so many digits of a second hold it."""
-    unit: int = 10 ** (6 - digits)
-    return microseconds % unit == 0
-
-
-def _fits(value: float | Decimal, scale: int) -> bool:
-    exact = Decimal(repr(value)) if isinstance(value, float) else value
-    if not exact.is_finite():
-        return True  # it is refused as such
-    exponent = exact.normalize().as_tuple().exponent
-    return isinstance(exponent, int) and exponent >= -scale
 
 
 class ForeignKey(NamedTuple):
