@@ -9,7 +9,20 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, DateTime, Integer, MetaData, Numeric, String, Table, Text, select, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 
 from savepoints import BadInput, NotSupported, TransactionLost
@@ -116,6 +129,8 @@ ALTERED: dict[str, Any] = {
     "no whole number": {"number": "1.5"},
     "no number": {"number": "x"},
     "too many digits": {"price": Decimal(10000)},
+    "no number at all": {"price": Decimal("NaN")},
+    "an endless number": {"price": float("inf")},
 }
 KEPT: list[dict[str, Any]] = [
     {"price": Decimal("1.230"), "at": datetime.datetime(2024, 1, 1, 12), "day": "2024-01-01", "number": " 7 "},
@@ -181,6 +196,57 @@ async def test_rows_are_sent_in_as_many_bytes_as_the_server_takes(world: World) 
         report = await world.load(target, table, rows)
         assert [(one.number, one.kind) for one in report.rejects] == [(1, "length")]
         assert await count(target, table) == 11
+
+
+async def test_names_of_any_sort(world: World) -> None:
+    names = MetaData()
+    over = Table("o%r`s", names, Column("i%d", Integer, primary_key=True))
+    table = Table(
+        "t%s`x",
+        names,
+        Column("a%b", Integer, primary_key=True, autoincrement=False),
+        Column("it's", Integer, ForeignKey(over.c["i%d"], name="f%k")),
+        CheckConstraint(text("`a%b` < 3000"), name="c%k"),
+    )
+    with world.aside.begin() as connection:
+        names.create_all(connection, checkfirst=False)
+    rows = [(number, None if number % 3 else 7) for number in range(1000)] + [(number, None) for number in range(4000)]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, table, rows, max_rejected=5000)
+        assert report.loaded == await count(target, table) == 3000
+        assert report.by_kind == {"foreign key": 334, "unique": 666, "check": 1000}
+
+
+async def test_a_key_that_nobody_enforces(world: World) -> None:
+    prepare(world)
+    async with world.transaction(world.source, rollback=True) as target:
+        await world.load(target, product, [good(1, name="Ada"), good(2, name="Bob")])
+        rows = [{"id": 1, "name": "ada", "stock": 9}, {"id": 3, "name": "Cyd"}, {"id": 3, "name": "Cyd", "stock": 2}]
+        report = await world.load(target, product, rows, on_conflict="update", key="name")
+        assert (report.loaded, report.updated, report.rejected) == (1, 2, 0)
+        stocks = (await target.execute(select(product.c.stock).order_by(product.c.id))).scalars().all()
+        assert stocks == [9, 5, 2]
+
+
+async def test_a_mode_with_another_syntax(world: World) -> None:
+    prepare(world)
+    async with world.transaction(world.source, rollback=True) as target:
+        await target.execute(text("SET sql_mode = 'ORACLE'"))
+        report = await world.load(target, product, [good(1), good(1), good(2)])
+        assert (report.loaded, report.rejected, report.algorithm) == (2, 1, "bisection")
+
+
+async def test_rows_that_a_trigger_mends(world: World) -> None:
+    """What seems bad is tried; what is changed is judged as it is then."""
+    prepare(world)
+    with world.aside.begin() as connection:
+        connection.execute(text("CREATE TRIGGER mend BEFORE INSERT ON product FOR EACH ROW BEGIN"
+                                " IF NEW.stock < 0 THEN SET NEW.stock = 0; END IF;"
+                                " SET NEW.name = COALESCE(NEW.name, 'none'); END"))  # fmt: skip
+    rows = [good(number, stock=-1, name=None, maker_id=1 if number % 2 else 99) for number in range(2000)]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, product, rows, max_rejected=1000)
+        assert (report.loaded, report.by_kind) == (1000, {"foreign key": 1000})
 
 
 # -- what is nobody's fault

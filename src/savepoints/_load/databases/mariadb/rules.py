@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import cached_property
+from math import isfinite
 from typing import Any, NamedTuple
 
 from sqlalchemy import Table, types
@@ -48,7 +49,7 @@ class Column:
         self.name = name
         self.type = type
         self.collation = collation
-        self.not_null = null == "NO" and "auto_increment" not in extra
+        self.not_null = null == "NO" and "auto_increment" not in extra and not type.startswith("timestamp")
         found = _TYPE.match(type)
         self._of: str = "" if found is None else found[1]
         first, second = (None, None) if found is None else found.groups()[1:]
@@ -92,17 +93,21 @@ class Column:
     def keeps(self, value: Any) -> bool:
         """Whether it would not cut the value, beyond what its type rounds by nature."""
         if self._of in _WHOLE and isinstance(value, (float, Decimal)):
-            return value == value // 1
+            return finite(value) and value == int(value)
         if isinstance(value, datetime.datetime):
             return value.tzinfo is None and (self._of != "date" or value.time() == datetime.time())
         return True
 
     def rounded(self, value: Any) -> Any:
         """A number with as many digits behind the point as a DECIMAL has: the server would do it, and say so."""
+        if self._of in _WHOLE and isinstance(value, (float, Decimal)) and self.keeps(value):
+            return int(value)
         if self._of != "decimal" or not isinstance(value, (float, Decimal)):
             return value
+        if not finite(value):
+            return value  # it is refused as such
         exact = Decimal(repr(value)) if isinstance(value, float) else value
-        return exact.quantize(Decimal(1).scaleb(-self._scale), ROUND_HALF_UP, _WIDE) if exact.is_finite() else exact
+        return exact.quantize(Decimal(1).scaleb(-self._scale), ROUND_HALF_UP, _WIDE)
 
     def compared(self, sql: str) -> str:
         """A literal in the form in which the column compares it."""
@@ -112,6 +117,11 @@ class Column:
             return f"CONVERT({sql} USING {self.collation.partition('_')[0]}) COLLATE {self.collation}"
         cast = {"date": "DATE", "datetime": "DATETIME(6)", "timestamp": "DATETIME(6)", "time": "TIME(6)"}.get(self._of)
         return sql if cast is None else f"CAST({sql} AS {cast})"
+
+
+def finite(value: float | Decimal) -> bool:
+    """Whether it is a number at all."""
+    return value.is_finite() if isinstance(value, Decimal) else isfinite(value)
 
 
 _BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
@@ -137,10 +147,14 @@ class ForeignKey(NamedTuple):
     own: bool
 
 
+def _quoted(name: str) -> str:
+    """A name as SQL, for a driver's cursor, which gets no parameters: SQLAlchemy would double percent signs in it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def table_of(connection: Connection, table: Table) -> str:
     """The table's name, as SQL."""
-    quote = connection.dialect.identifier_preparer.quote_identifier
-    return ".".join(map(quote, filter(None, (_schema(connection, table), table.name))))
+    return ".".join(map(_quoted, filter(None, (_schema(connection, table), table.name))))
 
 
 def _schema(connection: Connection, table: Table) -> str | None:
@@ -165,7 +179,7 @@ class Rules:
 
     def __init__(self, connection: Connection, table: Table, name: str) -> None:
         self._ask = connection.exec_driver_sql
-        self.quote = connection.dialect.identifier_preparer.quote_identifier
+        self.quote = _quoted
         self.table = name
         place = (_schema(connection, table) or str(self._ask("SELECT DATABASE()").scalar()), table.name)
         self.columns = {row[0]: Column(row[0], row[1], row[2], row[3], row[6]) for row in self._show("FULL COLUMNS")}
@@ -184,7 +198,7 @@ class Rules:
         self.triggered = self._triggered(place)
 
     def _show(self, what: str) -> Any:
-        return self._ask(f"SHOW {what} FROM {self.table}").all()
+        return self._ask(f"SHOW {what} FROM {self.table}".replace("%", "%%")).all()
 
     def _uniques(self) -> dict[str, tuple[str, ...]]:
         found: dict[str, list[tuple[int, str | None, int | None]]] = defaultdict(list)
