@@ -28,8 +28,9 @@ from savepoints._load.reasons import Reason, reason
 ROW_NUMBER = (10, 7)
 #: So many bad rows, and one more for so many rows, are an exception: then rows are looked at before they are sent.
 FEW, IN = 3, 2000
-#: Rows of the first batch: each bad one among them costs another statement.
-FIRST = 200
+#: Rows of the first batch, and of the next ones: each bad one among them costs all those behind it once more. Where
+#: rows are looked at beforehand it does not, and more at once mean fewer questions.
+FIRST, NEXT = 200, 1000
 
 
 def algorithm(job: Job) -> Algorithm:
@@ -195,9 +196,13 @@ class Cutting:
         """Look at rows before they are sent when bad rows are no exception any more."""
         self._read += read
         self._bad += bad
-        self.rows = ROWS
-        if self._wary or self._bad <= FEW + self._read / IN:
-            return
+        self.rows = NEXT
+        if not self._wary and self._bad > FEW + self._read / IN:
+            self._become_wary()
+        if self._wary:
+            self.rows = ROWS
+
+    def _become_wary(self) -> None:
         self._wary = True
         self._job.report.algorithm = "multi-row INSERT, foreseen"
         self._job.report.why.append(
