@@ -234,7 +234,7 @@ def test_each_way_by_itself(engine: Engine, way: str, table: Table, given_rows: 
             patch.setattr(postgresql, "CHUNK", 3)
             patch.setattr(postgresql, "FEW", 100)
             patch.setattr(OneStatement, "rows", 2)
-            patch.setattr(mariadb, "ROWS", 3)
+            patch.setattr(mariadb, "NEXT", 3)
             patch.setattr(mariadb, "FIRST", 3)
             patch.setattr(mariadb, "FEW", 100)
         else:

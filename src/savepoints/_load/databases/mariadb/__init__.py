@@ -11,11 +11,10 @@ from typing import Any
 
 from sqlalchemy import Sequence as SqlSequence
 
-from savepoints import errors
 from savepoints._core import past
 from savepoints._databases import Fault, mariadb_faults
 from savepoints._load.algorithm import Algorithm, Job, Outcome
-from savepoints._load.bisect import ALIKE, Bisection
+from savepoints._load.bisect import Bisection
 from savepoints._load.databases.mariadb import session
 from savepoints._load.databases.mariadb.examine import Examiner, Found
 from savepoints._load.databases.mariadb.literals import Cells, Literals
@@ -29,15 +28,18 @@ from savepoints._load.reasons import Reason, reason
 ROW_NUMBER = (10, 7)
 #: So many bad rows, and one more for so many rows, are an exception: then rows are looked at before they are sent.
 FEW, IN = 3, 2000
-#: Rows of the first batch: each bad one among them costs another statement.
-FIRST = 200
+#: Rows of the first batch, and of the next ones: each bad one among them costs all those behind it once more. Where
+#: rows are looked at beforehand it does not, and more at once mean fewer questions.
+FIRST, NEXT = 200, 1000
 
 
 def algorithm(job: Job) -> Algorithm:
     """The fastest way that the version allows."""
     table = table_of(job.connection, job.table)
-    session.prepare(job, table)
+    mode = session.prepare(job, table)
     version = job.connection.dialect.server_version_info or (0,)
+    if "ORACLE" in mode:
+        return Bisection(job, "compound statements have another form in the sql_mode ORACLE")
     if job.capabilities.database != "mariadb" or tuple(version[:2]) < ROW_NUMBER:
         return Bisection(job, "errors do not tell the number of a row here, as those of MariaDB do from 10.7 on")
     return Cutting(job, Rules(job.connection, job.table, table))
@@ -82,7 +84,6 @@ class Cutting:
         self._read = 0
         self._bad = 0
         self._wary = job.on_conflict != "reject"
-        self._alike: tuple[int, int] = (0, 0)
         #: The names of the rules that have refused a row: these are asked beforehand.
         self._broken: set[str | None] = set()
         self.rows = ROWS if self._wary else FIRST
@@ -158,7 +159,9 @@ class Cutting:
     def _merge(self, prepared: Prepared, batch: Batch, cells: Cells, lines: list[str], outcome: Outcome) -> None:
         examiner, key = prepared.examiner, tuple(self._key)
         of_key = [name for name, columns in self._rules.uniques.items() if set(columns) == set(key)]
-        suspects = examiner.suspects(cells, of_key) | {*examiner.twice_by(key, cells, range(len(lines)))}
+        suspects = {*range(len(lines))}  # a key that the server does not enforce is looked up for each row
+        if of_key:
+            suspects = examiner.suspects(cells, of_key) | {*examiner.twice_by(key, cells, range(len(lines)))}
         refused = Merging(self._job, self._sender, prepared.head, batch, lines).run(suspects, outcome)
         self._enter(prepared, batch, cells, refused, outcome)
 
@@ -193,9 +196,13 @@ class Cutting:
         """Look at rows before they are sent when bad rows are no exception any more."""
         self._read += read
         self._bad += bad
-        self.rows = ROWS
-        if self._wary or self._bad <= FEW + self._read / IN:
-            return
+        self.rows = NEXT
+        if not self._wary and self._bad > FEW + self._read / IN:
+            self._become_wary()
+        if self._wary:
+            self.rows = ROWS
+
+    def _become_wary(self) -> None:
         self._wary = True
         self._job.report.algorithm = "multi-row INSERT, foreseen"
         self._job.report.why.append(
@@ -211,7 +218,6 @@ class Cutting:
         """All reasons of the refused rows: the server's own first."""
         if not refused:
             return
-        self._stop_where_all_are_alike(refused)
         rows = sorted(refused)
         found: Found = {} if self._rules.triggered else prepared.examiner.breaks(batch, cells, rows)
         for at in rows:
@@ -226,14 +232,6 @@ class Cutting:
             outcome.skipped[batch.places[at]] = next(why for why in reasons if why.kind == _UNIQUE)
         else:
             outcome.refused[batch.places[at]] = tuple(reasons)
-
-    def _stop_where_all_are_alike(self, refused: dict[int, Refusal]) -> None:
-        """Rows refused one after the other for something that nobody has classified are not to blame."""
-        for _, one in sorted(refused.items()):
-            code, times = self._alike
-            self._alike = (one.code, times + 1 if one.code == code else 1) if one.fault is Fault.OTHER else (0, 0)
-            if self._alike[1] >= ALIKE:
-                raise errors.LoadMismatch(f"{ALIKE} rows one after the other were refused with error {one.code}")
 
     def _first(
         self, prepared: Prepared, batch: Batch, at: int, refused: dict[int, Refusal], found: list[Reason]

@@ -20,6 +20,9 @@ Found = dict[int, list[Reason]]
 #: As an INSERT does, it reads what is there now, whatever older state the transaction sees.
 _NOW = " LOCK IN SHARE MODE"
 
+#: So many keys of parents that are there are kept in mind, for each foreign key.
+KNOWN = 100_000
+
 
 class Examiner:
     """Asks about rows of some columns.
@@ -43,6 +46,7 @@ class Examiner:
         self._foreign_keys = [one for one in rules.foreign_keys if known >= set(one.columns)]
         self._checks = dict(self._known_checks())
         self._not_null = [name for name in names if name in rules.columns and rules.columns[name].not_null]
+        self._parents: dict[str, set[Any]] = defaultdict(set)
         self.sure = frozenset() if rules.triggered else frozenset(self._sure_ones())
 
     def _known_checks(self) -> Iterator[tuple[str, tuple[str, list[str]]]]:
@@ -78,7 +82,7 @@ class Examiner:
     def suspects(self, cells: Cells, names: Collection[str | None]) -> set[int]:
         """Rows that seem to break one of the rules with these names."""
         found: set[int] = set()
-        for look in (self._looked_at, self._orphaned_within):
+        for look in (self._looked_at, self._unparented, self._orphaned_within):
             try:
                 found.update(look(cells, names))
             except DBAPIError as error:  # the server will tell, row by row; if the transaction is gone, at once
@@ -87,35 +91,48 @@ class Examiner:
         return found
 
     def _looked_at(self, cells: Cells, names: Collection[str | None]) -> Iterable[int]:
-        """All in one look: rows are parsed once, and joined to all the tables."""
+        """Duplicates and broken checks, all in one look: rows are parsed once."""
         quote = self._rules.quote
         checks = [one for name, one in self._checks.items() if name in names]
         uniques = [columns for name, columns in self._uniques.items() if name in names]
-        keys = [one for one in self._foreign_keys if one.name in names and not one.own]
-        if not (checks or uniques or keys):
+        if not (checks or uniques):
             return ()
         tests, joins = [f"c{at}" for at in range(len(checks))], []
         for at, columns in enumerate(uniques):
             joins.append(f" LEFT JOIN {self._rules.table} t{at} ON {self._same(f't{at}', columns, columns, 'x')}")
             tests.append(f"t{at}.{quote(columns[0])} IS NOT NULL")
-        for at, one in enumerate(keys):
-            joins.append(f" LEFT JOIN {one.parent} p{at} ON {self._same(f'p{at}', one.referred, one.columns, 'x')}")
-            given = [f"x.{quote(column)} IS NOT NULL" for column in one.columns]
-            tests.append(" AND ".join([f"p{at}.{quote(one.referred[0])} IS NULL", *given]))
         used = [*(name for _, some in checks for name in some), *(name for columns in uniques for name in columns)]
-        used += [name for one in keys for name in one.columns]
         broken = "".join(f", ({sql}) IS FALSE AS c{at}" for at, (sql, _) in enumerate(checks))
         given_rows = self._given(list(dict.fromkeys(used)), cells, range(len(cells[0])))
         where = " OR ".join(f"({test})" for test in tests)
         sql = f"{given_rows}, x AS (SELECT v.*{broken} FROM v) SELECT x.n FROM x{''.join(joins)} WHERE {where}"
         return [number for (number,) in self._ask(sql)]
 
+    def _unparented(self, cells: Cells, names: Collection[str | None]) -> Iterator[int]:
+        """Rows without a parent in another table. Those that were found there once are not asked about again."""
+        for one in self._foreign_keys:
+            if one.own or one.name not in names:
+                continue
+            columns = [cells[self._place[name]] for name in one.columns]
+            keys: list[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+            known = self._parents[one.name]
+            strange = set(keys) - known
+            if not strange:
+                continue
+            first = {key: at for at, key in enumerate(keys) if key in strange}
+            without = {keys[at] for (at,) in self._ask(self._anti_join(one, cells, sorted(first.values()), ""))}
+            known |= strange - without
+            if len(known) > KNOWN:
+                known.clear()
+            if without:
+                yield from (at for at, key in enumerate(keys) if key in without)
+
     def _orphaned_within(self, cells: Cells, names: Collection[str | None]) -> Iterator[int]:
         """Rows that refer to a row of their own table which is neither there nor before them."""
         for one in self._foreign_keys:
             if not one.own or one.name not in names:
                 continue
-            without = {number for (number,) in self._ask(self._anti_join(one, cells, range(len(cells[0]))))}
+            without = {number for (number,) in self._ask(self._anti_join(one, cells, range(len(cells[0])), ""))}
             known = self._place.keys() >= set(one.referred)
             earlier: set[tuple[str, ...]] = set()
             for at in range(len(cells[0])):
@@ -186,9 +203,9 @@ class Examiner:
                 if breaks:
                     yield number, reason(Fault.CHECK, columns[0] if len(columns) == 1 else None, name, code="4025")
 
-    def _anti_join(self, one: ForeignKey, cells: Cells, rows: Iterable[int]) -> str:
+    def _anti_join(self, one: ForeignKey, cells: Cells, rows: Iterable[int], lock: str = _NOW) -> str:
         given = " AND ".join(f"v.{self._rules.quote(column)} IS NOT NULL" for column in one.columns)
-        there = f"SELECT 1 FROM {one.parent} p WHERE {self._same('p', one.referred, one.columns)}{_NOW}"
+        there = f"SELECT 1 FROM {one.parent} p WHERE {self._same('p', one.referred, one.columns)}{lock}"
         return f"{self._given(one.columns, cells, rows)} SELECT n FROM v WHERE {given} AND NOT EXISTS ({there})"
 
     def _orphans(self, batch: Batch, cells: Cells, rows: Sequence[int]) -> Iterator[tuple[int, Reason]]:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Dialect
 
 from savepoints._databases import Fault
 from savepoints._load.convert import Conversion
-from savepoints._load.databases.mariadb.rules import Column
+from savepoints._load.databases.mariadb.rules import Column, finite
 from savepoints._load.intake import Row
 from savepoints._load.reasons import Reason, reason
 
@@ -78,7 +78,9 @@ class Literals:
                 cells, refused = self._as_its_kind(column, cells)
                 kinds = set(map(type, cells))
             if not kinds <= column.exact:
+                cells = list(map(column.rounded, cells))
                 refused |= _altered(column, cells)
+                kinds = set(map(type, cells))
             if column.range is not None and not _all_in(column.range, cells, kinds):
                 refused |= _out_of(column.range, column, cells)
         kinds.discard(_NONE)
@@ -169,7 +171,7 @@ def _out_of(of: tuple[int, int], column: Column, cells: list[Any]) -> dict[int, 
     message = f"the value of {column.name} is out of the range of {column.type}"
     why = reason(Fault.TYPE, column.name, message=message, code="1264")
     numbers = ((at, cell) for at, cell in enumerate(cells) if isinstance(cell, (int, float, Decimal)))
-    return {at: why for at, cell in numbers if not of[0] - 1 < cell < of[1] + 1}
+    return {at: why for at, cell in numbers if not (finite(cell) and of[0] - 1 < cell < of[1] + 1)}
 
 
 def _altered(column: Column, cells: list[Any]) -> dict[int, Reason]:

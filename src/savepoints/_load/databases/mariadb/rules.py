@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime
 import re
 from collections import defaultdict
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import cached_property
+from math import isfinite
 from typing import Any, NamedTuple
 
 from sqlalchemy import Table, types
@@ -30,6 +31,7 @@ _KINDS: dict[str, types.TypeEngine[Any]] = {
     "timestamp": types.DateTime(),
     "time": mysql.TIME(),
 }
+_WIDE = Context(prec=400)  # wider than any float is long
 _PLAIN = frozenset({type(None), str, bytes, bool, int})
 
 
@@ -47,15 +49,14 @@ class Column:
         self.name = name
         self.type = type
         self.collation = collation
-        self.not_null = null == "NO" and "auto_increment" not in extra
+        self.not_null = null == "NO" and "auto_increment" not in extra and not type.startswith("timestamp")
         found = _TYPE.match(type)
         self._of: str = "" if found is None else found[1]
         first, second = (None, None) if found is None else found.groups()[1:]
-        self._scale = 0 if self._of in _WHOLE else int(second or 0) if self._of == "decimal" else None
-        self._digits = int(first or 0) if self._of in ("datetime", "timestamp", "time") else None
+        self._scale = int(second or 0)
         self._unsigned = "unsigned" in type
         #: The least and the largest number that it takes.
-        self.range = _range(self._of, int(first or 0), self._scale or 0, unsigned=self._unsigned)
+        self.range = _range(self._of, int(first or 0), self._scale, unsigned=self._unsigned)
 
     @property
     def is_text(self) -> bool:
@@ -83,25 +84,30 @@ class Column:
     @cached_property
     def exact(self) -> frozenset[type]:
         """The classes of which it keeps each value, or refuses it."""
-        if self._scale is not None:
+        if self._of in _WHOLE or self._of == "decimal":
             return _PLAIN
-        if self._of == "date":
-            return _PLAIN | {datetime.date}
-        if self._digits is not None:
+        if self._of in ("date", "datetime", "timestamp"):
             return _PLAIN | {datetime.date}
         return _PLAIN | {float, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
 
     def keeps(self, value: Any) -> bool:
-        """Whether the value would stay as it is, if the column takes it."""
-        if self._scale is not None and isinstance(value, (float, Decimal)):
-            return _fits(value, self._scale)
-        if self._of == "date" and isinstance(value, datetime.datetime):
-            return value.time() == datetime.time()
-        if self._digits is not None and isinstance(value, (datetime.datetime, datetime.time)):
-            return value.tzinfo is None and _whole(value.microsecond, self._digits)  # it has no zones
-        if self._digits is not None and isinstance(value, datetime.timedelta):
-            return _whole(value.microseconds, self._digits)
+        """Whether it would not cut the value, beyond what its type rounds by nature."""
+        if self._of in _WHOLE and isinstance(value, (float, Decimal)):
+            return finite(value) and value == int(value)
+        if isinstance(value, datetime.datetime):
+            return value.tzinfo is None and (self._of != "date" or value.time() == datetime.time())
         return True
+
+    def rounded(self, value: Any) -> Any:
+        """A number with as many digits behind the point as a DECIMAL has: the server would do it, and say so."""
+        if self._of in _WHOLE and isinstance(value, (float, Decimal)) and self.keeps(value):
+            return int(value)
+        if self._of != "decimal" or not isinstance(value, (float, Decimal)):
+            return value
+        if not finite(value):
+            return value  # it is refused as such
+        exact = Decimal(repr(value)) if isinstance(value, float) else value
+        return exact.quantize(Decimal(1).scaleb(-self._scale), ROUND_HALF_UP, _WIDE)
 
     def compared(self, sql: str) -> str:
         """A literal in the form in which the column compares it."""
@@ -111,6 +117,11 @@ class Column:
             return f"CONVERT({sql} USING {self.collation.partition('_')[0]}) COLLATE {self.collation}"
         cast = {"date": "DATE", "datetime": "DATETIME(6)", "timestamp": "DATETIME(6)", "time": "TIME(6)"}.get(self._of)
         return sql if cast is None else f"CAST({sql} AS {cast})"
+
+
+def finite(value: float | Decimal) -> bool:
+    """Whether it is a number at all."""
+    return value.is_finite() if isinstance(value, Decimal) else isfinite(value)
 
 
 _BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
@@ -126,20 +137,6 @@ def _range(of: str, digits: int, scale: int, *, unsigned: bool) -> tuple[int, in
     return (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 
-def _whole(microseconds: int, digits: int) -> bool:
-    """Whether so many digits of a second hold it."""
-    unit: int = 10 ** (6 - digits)
-    return microseconds % unit == 0
-
-
-def _fits(value: float | Decimal, scale: int) -> bool:
-    exact = Decimal(repr(value)) if isinstance(value, float) else value
-    if not exact.is_finite():
-        return True  # it is refused as such
-    exponent = exact.normalize().as_tuple().exponent
-    return isinstance(exponent, int) and exponent >= -scale
-
-
 class ForeignKey(NamedTuple):
     """A foreign key; ``parent`` is the other table's name as SQL, ``own`` says that it is this one."""
 
@@ -150,10 +147,14 @@ class ForeignKey(NamedTuple):
     own: bool
 
 
+def _quoted(name: str) -> str:
+    """A name as SQL, for a driver's cursor, which gets no parameters: SQLAlchemy would double percent signs in it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def table_of(connection: Connection, table: Table) -> str:
     """The table's name, as SQL."""
-    quote = connection.dialect.identifier_preparer.quote_identifier
-    return ".".join(map(quote, filter(None, (_schema(connection, table), table.name))))
+    return ".".join(map(_quoted, filter(None, (_schema(connection, table), table.name))))
 
 
 def _schema(connection: Connection, table: Table) -> str | None:
@@ -178,7 +179,7 @@ class Rules:
 
     def __init__(self, connection: Connection, table: Table, name: str) -> None:
         self._ask = connection.exec_driver_sql
-        self.quote = connection.dialect.identifier_preparer.quote_identifier
+        self.quote = _quoted
         self.table = name
         place = (_schema(connection, table) or str(self._ask("SELECT DATABASE()").scalar()), table.name)
         self.columns = {row[0]: Column(row[0], row[1], row[2], row[3], row[6]) for row in self._show("FULL COLUMNS")}
@@ -197,7 +198,7 @@ class Rules:
         self.triggered = self._triggered(place)
 
     def _show(self, what: str) -> Any:
-        return self._ask(f"SHOW {what} FROM {self.table}").all()
+        return self._ask(f"SHOW {what} FROM {self.table}".replace("%", "%%")).all()
 
     def _uniques(self) -> dict[str, tuple[str, ...]]:
         found: dict[str, list[tuple[int, str | None, int | None]]] = defaultdict(list)

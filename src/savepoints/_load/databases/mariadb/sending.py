@@ -15,7 +15,7 @@ from savepoints._databases import Capabilities, Fault
 from savepoints._databases.mariadb_faults import FAULTS
 
 #: So many rows are sent at once; and so many bytes, where the server takes more.
-ROWS, BYTES = 1000, 4 << 20
+ROWS, BYTES = 2000, 4 << 20
 
 # Note [A compound statement]
 # `BEGIN NOT ATOMIC ... END` ("Using Compound Statements Outside of Stored Programs" of the manual) sends many

@@ -20,12 +20,15 @@ MODES = ("STRICT_TRANS_TABLES", "NO_AUTO_VALUE_ON_ZERO")
 _ENGINE = re.compile(r"^\) ENGINE=(\w+)", re.MULTILINE)
 
 
-def prepare(job: Job, table: str) -> None:
+def prepare(job: Job, table: str) -> list[str]:
     """Refuse a table that could not be loaded so that it can be undone, and have values checked until the load ends.
 
     Args:
         job: The load; at its end the connection gets back its mode.
         table: The table's name, as SQL.
+
+    Returns:
+        The parts of the mode that the connection had.
 
     Raises:
         NotSupported: The table's engine has no transactions.
@@ -37,16 +40,18 @@ def prepare(job: Job, table: str) -> None:
             hint="move it to one that has them, as ALTER TABLE ... ENGINE=InnoDB does",
         )
     mode = str(job.connection.exec_driver_sql("SELECT @@sql_mode").scalar())
-    missing = [name for name in MODES if name not in mode.split(",")]
+    parts = mode.split(",")
+    missing = [name for name in MODES if name not in parts]
     if missing:
         job.at_end.push(_GivenBack(job.connection, mode))
         job.connection.exec_driver_sql(f"SET sql_mode = '{','.join([*filter(None, [mode]), *missing])}'")
         job.report.why.append(f"sql_mode has {' and '.join(missing)} for the time of the load: nothing may be altered")
+    return parts
 
 
 def _engine(connection: Connection, table: str) -> str | None:
     """The engine of a table, if it has no transactions."""
-    definition = connection.exec_driver_sql(f"SHOW CREATE TABLE {table}").first()
+    definition = connection.exec_driver_sql(f"SHOW CREATE TABLE {table}".replace("%", "%%")).first()
     found = None if definition is None else _ENGINE.search(str(definition[1]))  # of a view it is another statement
     if found is None:
         return None
