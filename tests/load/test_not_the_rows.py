@@ -21,7 +21,7 @@ from savepoints._load.databases.postgresql.verdict import Verdict
 from tests.harness.models import Child, Parent
 from tests.harness.world import World
 
-pytestmark = [pytest.mark.needs("many_writers", "loader", "core")]
+pytestmark = [pytest.mark.needs("many_writers", "loader", "core"), pytest.mark.lacks("implicit_commit")]
 
 child: Any = Child.__table__
 parent: Any = Parent.__table__

@@ -30,6 +30,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    make_url,
     select,
     text,
 )
@@ -96,7 +97,11 @@ DRIVERS = {"postgres": "postgresql+psycopg", "mariadb": "mariadb+pymysql"}
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if request.param != "file":
         server: Server = request.getfixturevalue(request.param)
-        engine = create_engine(server.url(DRIVERS[request.param]))
+        url = make_url(server.url(DRIVERS[request.param]))
+        outside = create_engine(url, isolation_level="AUTOCOMMIT")
+        with outside.connect() as connection:  # apart from the tables that other tests find
+            connection.exec_driver_sql("CREATE DATABASE random_tables")
+        engine = create_engine(url.set(database="random_tables"))
     else:
         engine = create_engine("sqlite://")
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
@@ -104,6 +109,10 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
     yield engine
     engine.dispose()
+    if request.param != "file":
+        with outside.connect() as connection:
+            connection.exec_driver_sql("DROP DATABASE random_tables")
+        outside.dispose()
 
 
 TRIGGERS = {

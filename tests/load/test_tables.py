@@ -34,7 +34,7 @@ def make(world: World, *statements: str, tables: MetaData | None = None) -> None
             tables.create_all(connection)
 
 
-@pytest.mark.needs("many_writers")
+@pytest.mark.needs("many_writers", "deferred")
 async def test_a_table_in_a_schema(world: World) -> None:
     """With percent signs, spaces and capitals in its names."""
     metadata = MetaData(schema="The shop")
@@ -113,7 +113,7 @@ async def test_keys_of_many_columns(world: World) -> None:
         assert len(report.missing_parents) == 10
 
 
-@pytest.mark.needs("many_writers")
+@pytest.mark.needs("many_writers", "deferred")
 async def test_keys_of_a_type_that_has_no_maximum(world: World) -> None:
     from uuid import UUID
 
@@ -128,7 +128,7 @@ async def test_keys_of_a_type_that_has_no_maximum(world: World) -> None:
         assert set(report.checks.values()) == {"predicted"}
 
 
-@pytest.mark.needs("many_writers")
+@pytest.mark.needs("many_writers", "deferred")
 @pytest.mark.parametrize("hides", ["rows", "the table"])
 async def test_a_parent_that_cannot_be_seen(world: World, hides: str) -> None:
     """The database looks at it as its owner: the rows are good."""

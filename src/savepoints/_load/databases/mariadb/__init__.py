@@ -280,7 +280,7 @@ def _refused_parent(
     places = [prepared.names.index(name) for name in key.referred]
     for other in sorted(refused):
         if other < at and [str(batch.rows[other][place]).lower() for place in places] == mine:
-            return batch.numbers[other]
+            return batch.number(other)
     return None
 
 
