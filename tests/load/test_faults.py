@@ -87,6 +87,30 @@ async def test_deferred_foreign_keys_are_found_in_the_load(world: World) -> None
         assert set(connection.scalars(select(child.c.id))) == {1, 3, 8}
 
 
+@pytest.mark.needs("many_writers", "loader", "core")
+async def test_deferred_keys_without_a_right_to_temporary_tables(world: World) -> None:
+    with world.aside.begin() as connection:
+        database = connection.scalar(text("SELECT current_database()"))
+        connection.execute(text("CREATE ROLE visitor"))
+        for right in ("USAGE ON SCHEMA public", "ALL ON ALL TABLES IN SCHEMA public"):
+            connection.execute(text(f"GRANT {right} TO visitor"))
+        connection.execute(text(f"REVOKE TEMP ON DATABASE {database} FROM PUBLIC"))
+    try:
+        async with world.transaction(world.source) as target:
+            await target.execute(parent.insert().values(id=1, name="p"))
+            await target.execute(text("SET LOCAL ROLE visitor"))
+            rows = [{"id": 1, "name": "a", "parent_id": 1}, {"id": 2, "name": "b", "parent_id": 9}]
+            report = await world.load(target, Child, rows)
+            assert (report.algorithm, report.loaded, report.rejects[0].kind) == ("bisection", 1, "foreign key")
+            await target.execute(child.insert().values(id=8, name="later", parent_id=2))
+            await target.execute(parent.insert().values(id=2, name="q"))  # deferred again
+    finally:
+        with world.aside.begin() as connection:
+            connection.execute(text(f"GRANT TEMP ON DATABASE {database} TO PUBLIC"))
+            connection.execute(text("DROP OWNED BY visitor"))
+            connection.execute(text("DROP ROLE visitor"))
+
+
 def test_a_deferred_key_of_a_counted_column() -> None:
     """Nobody knows before the row is in what its key will be, and so whether that has a parent."""
     engine = create_engine("sqlite://")

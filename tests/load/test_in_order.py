@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, text
 
 from savepoints import Report, load
 from savepoints._load.databases import postgresql
+from savepoints._load.databases.postgresql import copying
 from savepoints._load.intake import Intake, Piece
 from tests.load.slowly import Row, Slow, slowly
 from tests.servers import Postgres
@@ -247,12 +248,16 @@ def loaded(engine: Engine, story: Story) -> tuple[Report, list[str]]:
 
 
 @pytest.mark.parametrize("size", [1000, 2, 3])
-@pytest.mark.parametrize("staged", [False, True], ids=["copy first", "staged"])
+@pytest.mark.parametrize("way", ["copy first", "staged", "staged as text"])
 @pytest.mark.parametrize("name", STORIES)
-def test_a_story(engine: Engine, name: str, staged: bool, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_story(engine: Engine, name: str, way: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text is the way of servers before 17, and of drivers whose COPY takes no options."""
     story = STORIES[name]
-    if staged:
+    if way != "copy first":
         monkeypatch.setattr(postgresql.Copying, "_why_staged", lambda self: "the test wants it")
+    if way == "staged as text":
+        drivers = {name: driver._replace(options=False) for name, driver in copying.DRIVERS.items()}
+        monkeypatch.setattr(postgresql, "DRIVERS", drivers)
     piece = Intake.piece
 
     def small(self: Intake, count: int) -> Piece | None:

@@ -35,12 +35,42 @@ CUTS = 3
 def algorithm(job: Job) -> Algorithm:
     """The fastest way that the driver, the rights and the table allow."""
     driver = DRIVERS.get((job.capabilities.driver, job.connection.dialect.is_async))
-    if driver is None:
-        return Bisection(job, f"COPY through {job.capabilities.driver} is not known")
     rules = catalog.read(job.connection, job.table, updates=job.on_conflict == "update")
+    if driver is None:
+        return Cautious(job, rules, f"COPY through {job.capabilities.driver} is not known")
     if not rules.staged:
-        return Bisection(job, "there is no right to temporary tables, or no PL/pgSQL")
+        return Cautious(job, rules, "there is no right to temporary tables, or no PL/pgSQL")
     return Copying(job, driver, rules)
+
+
+def _hasten(job: Job, rules: catalog.Rules) -> None:
+    """Have constraints that wait for COMMIT checked at once, inside the load's savepoint.
+
+    What they find now is of the caller's own rows: it passes as the database's error.
+    """
+    if rules.deferrable:
+        send(job.connection, f"SET CONSTRAINTS {', '.join(rules.deferrable)} IMMEDIATE")
+        job.report.why.append("constraints that wait for COMMIT are checked at once during the load")
+
+
+def _put_off(job: Job, rules: catalog.Rules) -> None:
+    """Let them wait for COMMIT again."""
+    later = [name for name, deferred in rules.deferrable.items() if deferred]
+    if later:
+        send(job.connection, f"SET CONSTRAINTS {', '.join(later)} DEFERRED")
+
+
+class Cautious(Bisection):
+    """Without COPY, or without a stage."""
+
+    def __init__(self, job: Job, rules: catalog.Rules, why: str) -> None:
+        super().__init__(job, why)
+        self._rules = rules
+        _hasten(job, rules)
+
+    def finish(self) -> None:
+        """Let constraints wait for COMMIT again."""
+        _put_off(self._job, self._rules)
 
 
 class Copying:
@@ -58,7 +88,7 @@ class Copying:
         self._bad = 0
         self._well = 0
         self.rows = CHUNK
-        self._hasten()
+        _hasten(job, rules)
         why = self._why_staged()
         self._direct = why is None
         job.report.algorithm = "copy" if self._direct else "stage"
@@ -81,15 +111,6 @@ class Copying:
             return "the table refers to itself, and COPY would let a child in before its parent"
         return self._rules.looks_around
 
-    def _hasten(self) -> None:
-        """Have constraints that wait for COMMIT checked at once, inside the load's savepoint.
-
-        What they find now is of the caller's own rows: it passes as the database's error.
-        """
-        if self._rules.deferrable:
-            send(self._job.connection, f"SET CONSTRAINTS {', '.join(self._rules.deferrable)} IMMEDIATE")
-            self._job.report.why.append("constraints that wait for COMMIT are checked at once during the load")
-
     def load(self, batch: Batch) -> Outcome:
         outcome = Outcome()
         if self._direct:
@@ -102,9 +123,7 @@ class Copying:
     def finish(self) -> None:
         """Drop what was made, and let constraints wait for COMMIT again."""
         self._staging.drop()
-        later = [name for name, deferred in self._rules.deferrable.items() if deferred]
-        if later:
-            send(self._job.connection, f"SET CONSTRAINTS {', '.join(later)} DEFERRED")
+        _put_off(self._job, self._rules)
         self._job.report.checks.update({name: f"left to the database: {why}" for name, why in self._rules.left.items()})
 
     def _note(self, read: int, bad: int) -> None:
@@ -129,15 +148,16 @@ class Copying:
 
     def _copy(self, batch: Batch, outcome: Outcome, cuts: int = CUTS) -> None:
         """Copy a chunk; where a line fails, the rows before it, that row by the stage, and the rows behind it."""
-        batch, lines, rest, why = written(self._writer, batch, numbered=False)
-        self._staging.refuse(rest, why, outcome)
+        lines = written(self._writer, batch)
+        batch = lines.batch
+        self._staging.refuse(lines, outcome)
         if not batch.rows:
             return
         names = tuple(column.name for column in batch.columns)
         to = Destination(self._job.table.schema, self._job.table.name, names)
         try:
             with self._job.savepoint():
-                if copy_in(self._job.connection, self._driver, to, lines) != len(batch.rows):
+                if copy_in(self._job.connection, self._driver, to, lines.messages()) != len(batch.rows):
                     raise Vanished
             outcome.loaded += len(batch.rows)
             return

@@ -6,7 +6,10 @@ It is for whole numbers, and for text under a deterministic collation, whose byt
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from itertools import compress, count
+from operator import ne
 from typing import Any
 
 from savepoints._load.databases.postgresql.catalog import Column
@@ -32,10 +35,9 @@ def shared(
     if len(found) < len(cells):
         return None
     keys: Sequence[Any] = found[0] if len(found) == 1 else list(zip(*found, strict=True))
-    last = dict(zip(keys, range(len(keys)), strict=True))
-    if len(last) == len(keys):
+    if len(set(keys)) == len(keys):
         return iter(())
-    return _groups(keys, last, len(found) > 1, left_out)
+    return _groups(keys, len(found) > 1, left_out)
 
 
 def _comparable(cells: Sequence[Any], column: Column) -> Sequence[Any] | None:
@@ -62,17 +64,16 @@ def _number(cell: Any) -> Any:
         return cell
 
 
-def _groups(
-    keys: Sequence[Any], last: dict[Any, int], composite: bool, left_out: Collection[int]
-) -> Iterator[tuple[int, int]]:
-    """By the last row of each key: a row that is not the last one of its key shares it."""
-    earlier = [at for at, end in enumerate(map(last.__getitem__, keys)) if at != end]
-    twice = {keys[at] for at in earlier}
-    members: dict[Any, list[int]] = {}
-    for at in sorted((*earlier, *(last[key] for key in twice))):
+def _groups(keys: Sequence[Any], composite: bool, left_out: Collection[int]) -> Iterator[tuple[int, int]]:
+    """A row shares its key if it is not the first of that key, or if it is that first one."""
+    known: dict[Any, int] = {}
+    first = list(map(known.setdefault, keys, count()))
+    members: dict[int, list[int]] = defaultdict(list)
+    for at in compress(count(), map(ne, first, count())):
         key = keys[at]
-        if at not in left_out and key is not None and not (composite and None in key):
-            members.setdefault(key, []).append(at)
-    for places in members.values():
+        if key is not None and not (composite and None in key):
+            members[first[at]].append(at)
+    for begin, others in members.items():
+        places = [at for at in (begin, *others) if at not in left_out]
         if len(places) > 1:
             yield from ((at, places[0]) for at in places)

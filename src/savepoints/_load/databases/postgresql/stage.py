@@ -154,16 +154,21 @@ class Stage:
 
     def _reasons(self, batch: Batch, places: Sequence[int]) -> Iterator[tuple[int, Reason]]:
         """Ask the server about each value of some rows."""
-        rows = [[place, *map(self._writer.value, batch.rows[place])] for place in places]
-        given = literal(json.dumps(rows))
-        for at, one in enumerate(self._types, start=1):
-            sql = (
-                f"SELECT CAST(r ->> 0 AS integer) AS n, e.message, e.sql_error_code"
-                f" FROM json_array_elements({given}) AS r,"
-                f" LATERAL pg_input_error_info(r ->> {at}, {literal(one.type)}) AS e WHERE e.message IS NOT NULL"
-            )
-            for found in self.run(sql):
-                yield found.n, self._reason(one, found.sql_error_code, found.message)
+        doubtful = [(at, one) for at, one in enumerate(self._types) if one.type != "text"]
+        if not doubtful:
+            return
+        value = self._writer.value
+        rows = [[place, *(value(batch.rows[place][at]) for at, _ in doubtful)] for place in places]
+        asked = " UNION ALL ".join(
+            f"SELECT {at}, e.message, e.sql_error_code FROM pg_input_error_info(r ->> {nth}, {literal(one.type)}) AS e"
+            for nth, (at, one) in enumerate(doubtful, start=1)
+        )
+        sql = (
+            f"SELECT CAST(r ->> 0 AS integer), e.* FROM json_array_elements({literal(json.dumps(rows))}) AS r,"
+            f" LATERAL ({asked}) AS e(place, message, code) WHERE e.message IS NOT NULL"
+        )
+        for number, at, message, code in self.run(sql):
+            yield number, self._reason(self._types[at], code, message)
 
     def _reason(self, one: Column, code: str, detail: str) -> Reason:
         fault = _FAULTS.get(code, Fault.TYPE)

@@ -12,10 +12,10 @@ from savepoints._databases import Fault, Kind
 from savepoints._load.algorithm import Job, Outcome
 from savepoints._load.databases.postgresql import net
 from savepoints._load.databases.postgresql.catalog import Rules
-from savepoints._load.databases.postgresql.copying import Driver
+from savepoints._load.databases.postgresql.copying import Destination, Driver, copy_in
 from savepoints._load.databases.postgresql.sql import literal, plain, qualified, quote, table_name
 from savepoints._load.databases.postgresql.stage import NUMBER, Stage
-from savepoints._load.databases.postgresql.text import Writer, written
+from savepoints._load.databases.postgresql.text import Writer, Written, written
 from savepoints._load.databases.postgresql.verdict import Judge, Refused, Verdict
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
@@ -53,6 +53,8 @@ class Staging:
         self._tried = rules.triggered or rules.looks_around is not None  # no rule can be asked beforehand
         #: Defaults that are SQL, by their columns.
         self.defaults = {column.name: _sql(job, column) for column in job.table.columns if _is_sql(column)}
+        #: COPY into the table comes to the same as an INSERT.
+        self.copied = rules.copied and not self.defaults
 
     def drop(self) -> None:
         """Leave nothing behind."""
@@ -76,30 +78,32 @@ class Staging:
 
     def load(self, batch: Batch, outcome: Outcome) -> None:
         """Put rows into the table, in their order."""
-        batch, lines, rest, unwritable = written(self._writer, batch, numbered=True)
-        self.refuse(rest, unwritable, outcome)
+        lines = written(self._writer, batch)
+        batch = lines.batch
+        self.refuse(lines, outcome)
         if not batch.rows:
             return
         stage, judge = self._stage(batch)
         try:
             with self._job.savepoint():
-                unfit = {at: list(reasons) for at, reasons in stage.fill(batch, lines).items()}
+                unfit = {at: list(reasons) for at, reasons in stage.fill(batch, lines.numbered()).items()}
         except DBAPIError as error:  # a type that cannot say which row it was: an encoding, an extension's
             self._halve(batch, judge_error(self._job, error), error, outcome)
             return
-        verdict = self._inserted(stage, judge, batch, unfit, outcome)
+        verdict = self._inserted(stage, judge, lines, unfit, outcome)
         for at, reasons in verdict.refused.items():
             outcome.refused[batch.places[at]] = tuple(reasons)
         for at, why in verdict.skipped.items():
             outcome.skipped[batch.places[at]] = why
 
-    def refuse(self, rest: Batch, why: Refused, outcome: Outcome) -> None:
+    def refuse(self, lines: Written, outcome: Outcome) -> None:
         """Enter rows that cannot be sent, with what else is wrong with them."""
+        rest = lines.rest
         if not rest.rows:
             return
         stage, _ = self._stage(rest)
         told = stage.told(rest, range(len(rest.rows)))
-        for at, reasons in why.items():
+        for at, reasons in lines.refused.items():
             known = {one.column for one in reasons}
             others = [one for one in told[at] if one.column is not None and one.column not in known]
             outcome.refused[rest.places[at]] = (*reasons, *others)
@@ -113,10 +117,11 @@ class Staging:
         self.load(batch.part(0, middle), outcome)
         self.load(batch.part(middle, len(batch.rows)), outcome)
 
-    def _inserted(self, stage: Stage, judge: Judge, batch: Batch, unfit: Refused, outcome: Outcome) -> Verdict:
+    def _inserted(self, stage: Stage, judge: Judge, lines: Written, unfit: Refused, outcome: Outcome) -> Verdict:
         """Insert all that the rules let in; if that fails, only what holds in any case is believed of them."""
+        batch = lines.batch
         alone, all_known = self._judged(judge, batch, unfit)
-        if all_known is not None and self._at_once(stage, batch, all_known.out()):
+        if all_known is not None and self._at_once(stage, lines, all_known.out()):
             outcome.loaded += len(batch.rows) - len(all_known.out())
             return all_known
         suspects = all_known.out() - alone.out() if all_known is not None else set()
@@ -139,16 +144,14 @@ class Staging:
             self._job.report.why.append("a rule failed where it was asked beforehand: rows are tried instead")
             return nothing, None
 
-    def _at_once(self, stage: Stage, batch: Batch, out: Collection[int]) -> bool:
+    def _at_once(self, stage: Stage, lines: Written, out: Collection[int]) -> bool:
         """All at once, as the checks have foreseen; the net is there for what they have not."""
-        good = len(batch.rows) - len(out)
+        good = len(lines.batch.rows) - len(out)
         if not good:
             return True
-        where = f"NOT {NUMBER} = ANY({_array(out)})" if out else "true"
-        # in no order but that of the scan: rows that were judged do not depend on each other any more
         try:
             with self._job.savepoint():
-                if stage.run(self._insertion(stage).format(where=where)).rowcount != good:
+                if (self._sent_again(lines, out) if self.copied else self._selected(stage, out)) != good:
                     raise Vanished
         except Vanished:
             return False
@@ -156,6 +159,17 @@ class Staging:
             judge_error(self._job, error)
             return False
         return True
+
+    def _sent_again(self, lines: Written, out: Collection[int]) -> int:
+        """COPY is cheaper than INSERT ... SELECT by more than it costs to send and read the lines a second time."""
+        table = self._job.table
+        to = Destination(table.schema, table.name, tuple(column.name for column in lines.batch.columns))
+        return copy_in(self._job.connection, self._driver, to, lines.without(out))
+
+    def _selected(self, stage: Stage, out: Collection[int]) -> int:
+        """In no order but that of the scan: rows that were judged do not depend on each other any more."""
+        where = f"NOT {NUMBER} = ANY({_array(out)})" if out else "true"
+        return int(stage.run(self._insertion(stage).format(where=where)).rowcount)
 
     # -- the net
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from operator import itemgetter
+from itertools import compress, count
+from operator import add, itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from savepoints._databases import Fault
 from savepoints._load.convert import encodes
-from savepoints._load.intake import Batch, Row
+from savepoints._load.intake import Batch, Row, kept
 from savepoints._load.reasons import Reason, reason
 
 #: So many rows are written into one message.
@@ -123,19 +125,18 @@ class Writer:
             return [NULL if text is None else text for text in values]
         return [NULL if text is None else _marked(text, marks) for text in values]
 
-    def lines(self, numbers: Sequence[str] | None, rows: list[Row], width: int) -> bytes:
-        """Rows as lines, each with its number in front where numbers are given.
+    def lines(self, rows: list[Row], width: int) -> list[str]:
+        """Rows as lines, without their ends.
 
         Raises:
             Unwritable: One of them cannot be written; which, `unwritable` tells.
         """
-        lines = self._of_text(rows, width) or self._of_columns(rows, width)
-        if numbers is not None:
-            lines = list(map("\t".join, zip(numbers, lines, strict=True))) if width else list(numbers)
-        try:
-            return ("\n".join(lines) + "\n").encode()
-        except UnicodeEncodeError:
-            raise Unwritable from None
+        lines = self._of_text(rows, width)
+        if lines is None:
+            lines = self._of_columns(rows, width)
+            if not encodes("".join(lines)):
+                raise Unwritable
+        return lines
 
     def _of_columns(self, rows: list[Row], width: int) -> list[str]:
         columns = [self.column(list(map(itemgetter(at), rows))) for at in range(width)]
@@ -159,6 +160,8 @@ class Writer:
         tabs, ends = len(rows) * (width - 1), len(rows) - 1
         if joined.count("\t") != tabs or joined.count("\n") != ends or any(char in joined for char in "\\\r\0"):
             return None
+        if not (joined.isascii() or encodes(joined)):
+            raise Unwritable
         if few:
             for at, line in zip(few, self._of_columns(list(few.values()), width), strict=True):
                 lines[at] = line
@@ -179,27 +182,46 @@ class Written(NamedTuple):
 
     Attributes:
         batch: Those that can be written.
-        lines: Their lines.
+        blocks: Their lines, so many together as go into one message.
         rest: The others, with NULL in place of what cannot be written.
         refused: Why not, by the index in ``rest``.
     """
 
     batch: Batch
-    lines: list[bytes]
+    blocks: list[list[str]]
     rest: Batch
     refused: dict[int, list[Reason]]
 
+    def messages(self) -> Iterator[bytes]:
+        """All of them."""
+        return map(_message, self.blocks)
 
-def written(writer: Writer, batch: Batch, *, numbered: bool) -> Written:
-    """Rows as lines, without those that cannot be told in text: a NUL in a text, a class that nobody knows.
+    def numbered(self) -> Iterator[bytes]:
+        """All of them, each with its index in front."""
+        mark = "{}\t" if self.batch.columns else "{}"
+        for start, block in zip(count(0, LINES), self.blocks, strict=False):
+            yield _message(list(map(add, map(mark.format, range(start, start + len(block))), block)))
 
-    Args:
-        writer: Writes them.
-        batch: The rows.
-        numbered: Each row has its index in front.
-    """
+    def without(self, out: Iterable[int]) -> Iterator[bytes]:
+        """All but those at some indexes."""
+        left_out = defaultdict(list)
+        for at in out:
+            left_out[at // LINES].append(at % LINES)
+        for number, block in enumerate(self.blocks):
+            if number in left_out:
+                block = list(compress(block, kept(len(block), left_out[number])))
+            if block:
+                yield _message(block)
+
+
+def _message(lines: list[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()
+
+
+def written(writer: Writer, batch: Batch) -> Written:
+    """Rows as lines, without those that cannot be told in text: a NUL in a text, a class that nobody knows."""
     try:
-        return Written(batch, list(_lines(writer, batch, numbered=numbered)), batch.part(0, 0), {})
+        return Written(batch, _blocks(writer, batch), batch.part(0, 0), {})
     except Unwritable:
         bad: dict[int, list[int]] = {}
         for at, place in writer.unwritable(batch.rows):
@@ -210,14 +232,12 @@ def written(writer: Writer, batch: Batch, *, numbered: bool) -> Written:
         refused[at] = [reason(fault, batch.columns[at].name) for fault, at in zip(faults, places, strict=True)]
         rest.rows[at] = [None if place in places else cell for place, cell in enumerate(row)]
     batch = batch.without(bad)
-    return Written(batch, list(_lines(writer, batch, numbered=numbered)), rest, refused)
+    return Written(batch, _blocks(writer, batch), rest, refused)
 
 
-def _lines(writer: Writer, batch: Batch, *, numbered: bool) -> Iterator[bytes]:
-    for start in range(0, len(batch.rows), LINES):
-        rows = batch.rows[start : start + LINES]
-        numbers = list(map(str, range(start, start + len(rows)))) if numbered else None
-        yield writer.lines(numbers, rows, len(batch.columns))
+def _blocks(writer: Writer, batch: Batch) -> list[list[str]]:
+    starts = range(0, len(batch.rows), LINES)
+    return [writer.lines(batch.rows[start : start + LINES], len(batch.columns)) for start in starts]
 
 
 #: What COPY's text format gives a meaning to, the escape character first.
