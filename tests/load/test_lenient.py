@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from savepoints import BadInput, NotSupported, TransactionLost
+from savepoints._core.raw import driver_work
 from savepoints._load.databases import mariadb
 from savepoints._load.databases.mariadb import sending
 from tests.harness.models import Item
@@ -247,6 +248,27 @@ async def test_rows_that_a_trigger_mends(world: World) -> None:
     async with world.transaction(world.source, rollback=True) as target:
         report = await world.load(target, product, rows, max_rejected=1000)
         assert (report.loaded, report.by_kind) == (1000, {"foreign key": 1000})
+
+
+@pytest.mark.parametrize("on_conflict", ["reject", "skip", "update"])
+async def test_many_bad_rows_at_once_take_few_statements(
+    world: World, on_conflict: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(world)
+    sent: list[str] = []
+
+    def counted(connection: Any, what: str) -> Any:
+        sent.append(what)
+        return driver_work(connection, what)
+
+    monkeypatch.setattr(sending, "driver_work", counted)
+    rows = [good(number) for number in range(1500)] + [good(9000 + number, maker_id=99) for number in range(1500)]
+    rows += [good(number, code=f"D{number}", maker_id=1) for number in range(500)]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, product, rows, max_rejected=9000, on_conflict=on_conflict)
+        assert (report.loaded, report.by_kind["foreign key"]) == (1500, 1500)
+        assert report.by_kind["unique"] + report.skipped + report.updated == 500
+    assert len(sent) < (150 if on_conflict != "update" else 4500)  # updates are sent one by one
 
 
 # -- what is nobody's fault

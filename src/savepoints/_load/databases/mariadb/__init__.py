@@ -85,7 +85,7 @@ class Cutting:
         self._bad = 0
         self._wary = job.on_conflict != "reject"
         #: The names of the rules that have refused a row: these are asked beforehand.
-        self._broken: set[str | None] = set()
+        self._broken: set[str | None] = set(rules.uniques) if self._wary else set()
         self.rows = ROWS if self._wary else FIRST
         job.at_end.callback(self._forget)
         self._report()
@@ -159,11 +159,19 @@ class Cutting:
     def _merge(self, prepared: Prepared, batch: Batch, cells: Cells, lines: list[str], outcome: Outcome) -> None:
         examiner, key = prepared.examiner, tuple(self._key)
         of_key = [name for name, columns in self._rules.uniques.items() if set(columns) == set(key)]
-        suspects = {*range(len(lines))}  # a key that the server does not enforce is looked up for each row
+        suspects = {*range(len(lines))}  # by a key that the server does not enforce, each row is looked up
         if of_key:
-            suspects = examiner.suspects(cells, of_key) | {*examiner.twice_by(key, cells, range(len(lines)))}
-        refused = Merging(self._job, self._sender, prepared.head, batch, lines).run(suspects, outcome)
+            suspects = examiner.suspects(cells, {*of_key, *self._broken}) | {at for at, _ in examiner.nulls(cells)}
+            suspects |= {*examiner.twice_by(key, cells, range(len(lines)))}
+        # what an INSERT would be refused for, an UPDATE with the same values is refused for, too; a key apart
+        found = {} if batch.filled else examiner.breaks(batch, cells, sorted(suspects))
+        others = {at: [why for why in reasons if why.kind != _UNIQUE] for at, reasons in found.items()}
+        sure = {at: reasons for at, reasons in others.items() if self._is_sure(examiner, reasons)}
+        merging = Merging(self._job, self._sender, prepared.head, batch, lines)
+        refused = merging.run(suspects, sure.keys(), outcome)
         self._enter(prepared, batch, cells, refused, outcome)
+        for at, reasons in sure.items():
+            self._enter_one(batch, at, reasons, outcome)
 
     def _written(self, prepared: Prepared, batch: Batch, outcome: Outcome) -> tuple[Batch, Cells, list[str]]:
         """The rows as SQL, without those that cannot be written, or would be altered, or are too long to be sent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy.exc import DBAPIError
 
 from savepoints._load.algorithm import Job, Outcome
@@ -32,17 +34,21 @@ class Merging:
         self._update = overwriting(job.table, batch, job.key, dialect) if told else None
         self._find = finding(job.table, batch.columns, job.key, dialect) if told else None
 
-    def run(self, suspects: set[int], outcome: Outcome) -> dict[int, Refusal]:
+    def run(self, suspects: set[int], left_out: Collection[int], outcome: Outcome) -> dict[int, Refusal]:
         """Those that were refused, by index.
 
         Args:
-            suspects: Rows whose key is likely to be there. More may be found.
+            suspects: Rows whose key is likely to be there, or that may be refused. More may be found.
+            left_out: Those of them that are refused already.
             outcome: Gets what was loaded and updated.
         """
         refused: dict[int, Refusal] = {}
         at, count = 0, len(self._lines)
         while at < count:
             stop = next((one for one in range(at, count) if one in suspects), count)
+            if at in left_out:
+                at += 1
+                continue
             if stop > at:
                 at = self._insert(at, stop, suspects, outcome)
                 continue

@@ -16,6 +16,8 @@ from savepoints._databases.mariadb_faults import FAULTS
 
 #: So many rows are sent at once; and so many bytes, where the server takes more.
 ROWS, BYTES = 2000, 4 << 20
+#: A batch stops so often at a row, then others behind it are suspected as well: each stop costs all those behind it.
+STOPS = 4
 
 # Note [A compound statement]
 # `BEGIN NOT ATOMIC ... END` ("Using Compound Statements Outside of Stored Programs" of the manual) sends many
@@ -93,7 +95,7 @@ class Sender:
             suspects: Those that are likely to be refused. More may be found, and are added.
         """
         refused: dict[int, Refusal] = {}
-        at = 0
+        at, stops = 0, 0
         while at < len(lines):
             stop = self.fitting(lines, at, suspects)
             alone = sorted(one for one in suspects if at <= one < stop)
@@ -104,6 +106,10 @@ class Sender:
                     self._plain(head, lines, at, stop)
             except DBAPIError as error:
                 at = self._stopped(error, at, stop, alone, suspects, refused)
+                stops += 1
+                if stops > STOPS:  # nobody has foreseen them: the more there are, the more rows stand alone
+                    behind = 1 + min((one for one in suspects if one >= at), default=at)
+                    suspects.update(range(behind, behind + (1 << min(stops - STOPS, 10))))
             else:
                 at = stop
         return refused
