@@ -22,6 +22,7 @@ from savepoints import (
 )
 from savepoints.testing import inject, instant_retries
 from tests.behaviours.steps import Oops, fails, refused
+from tests.behaviours.test_l_losses import resolved
 from tests.behaviours.tools import row
 from tests.faults.losses import Loss, connection_of, deadlocked, killed
 from tests.harness.face import bare
@@ -440,6 +441,38 @@ async def test_n_twophase_without_an_answer_to_commit(world: World, proxy: Proxy
     for gid in left:
         end_prepared(world, "COMMIT", gid)
     assert world.rows() == [(1, None)]
+
+
+@pytest.mark.needs("two_phase", "network")
+async def test_n_twophase_that_is_prepared_is_not_taken_for_undone(world: World, proxy: Proxy) -> None:
+    """The work is not there, and anybody may commit it: to run it again could store it twice."""
+
+    def is_there(connection: Any) -> bool:
+        return connection.execute(text("SELECT 1 FROM item WHERE id = 1")).first() is not None
+
+    with fails(CommitOutcomeUnknown) as caught:
+        async with world.transaction(world.source, twophase=True, track_commit=is_there) as t:
+            await world.insert(t, 1)
+            proxy.cut_before = b"COMMIT"
+    proxy.cut_before = None
+    assert await resolved(world, caught.value) == "unknown"
+    (gid,) = prepared(world)
+    end_prepared(world, "COMMIT", gid)
+    assert await resolved(world, caught.value) == "committed"
+
+
+@pytest.mark.needs("two_phase", "network", "commit_status")
+async def test_n_twophase_that_is_prepared_is_in_progress(world: World, proxy: Proxy) -> None:
+    with fails(CommitOutcomeUnknown) as caught:
+        async with world.transaction(world.source, twophase=True, track_commit=True) as t:
+            await world.insert(t, 1)
+            proxy.cut_before = b"COMMIT"
+    proxy.cut_before = None
+    answer = caught.value.resolve(world.engine)
+    assert (answer if world.site.face == "sync" else await answer) == "in progress"
+    (gid,) = prepared(world)
+    end_prepared(world, "ROLLBACK", gid)
+    assert await resolved(world, caught.value) == "rolled back"
 
 
 # -- several databases, without two phases
