@@ -20,7 +20,7 @@ from savepoints import (
     Retry,
     TransactionLost,
 )
-from savepoints.testing import inject, instant_retries
+from savepoints.testing import inject, instant_retries, lose_commit
 from tests.behaviours.steps import Oops, fails, refused
 from tests.behaviours.test_l_losses import resolved
 from tests.behaviours.tools import row
@@ -295,6 +295,28 @@ async def test_n_twophase_is_retried(world: World) -> None:
     with instant_retries(), inject(world.engine, "deadlock", statement=2) as fault:
         await world.decorated(work, twophase=True, retry=Retry(attempts=2))()
     assert fault.fired == 1
+    assert world.rows() == [(1, None), (2, None)]
+
+
+@two_phase
+async def test_n_twophase_under_faults_on_demand(world: World) -> None:
+    """A COMMIT is refused when it is prepared, and its answer is lost when it has been."""
+
+    async def work(session: Any) -> None:
+        await world.insert(session, 1)
+
+    with instant_retries(), inject(world.engine, "deadlock", commit=1) as fault:
+        await world.decorated(work, twophase=True, retry=Retry(attempts=2))()
+    assert (fault.fired, world.rows()) == (1, [(1, None)])
+    for id, stored in ((2, True), (3, False)):
+        with lose_commit(world.engine, stored=stored) as lost, fails(CommitOutcomeUnknown):
+            async with world.transaction(world.source, twophase=True) as t:
+                await world.insert(t, id)
+        assert lost.fired == 1
+        assert ((id, None) in world.rows()) is stored
+        for gid in prepared(world):
+            assert not stored
+            end_prepared(world, "ROLLBACK", gid)
     assert world.rows() == [(1, None), (2, None)]
 
 
