@@ -29,8 +29,8 @@ def tests(session: nox.Session, sqlalchemy: str) -> None:
 
 @nox.session(python="3.11")
 def soak(session: nox.Session) -> None:
-    """The long runs: 2,000 kills of a program on a file, 100 crashes of a server, 10,000 increments on a cluster whose
-    nodes are killed, other random tables to load.
+    """The long runs: 2,000 kills of a program on a file, 100 crashes of each server, 10,000 increments on a cluster
+    whose nodes are killed, other random tables to load.
 
     About an hour.
     """

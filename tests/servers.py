@@ -408,6 +408,14 @@ class MariaDB(Server):
         super().stop()
         self.node.kill()
 
+    def crash(self) -> None:
+        """Kill it: nothing is written any more."""
+        self.node.kill()
+
+    def recover(self) -> None:
+        """Start it again after a crash, on the port that it had."""
+        self.node.recover()
+
     def url(self, driver: str = "mariadb+pymysql", port: int | None = None) -> str:
         return self.node.url(driver, port)
 

@@ -147,6 +147,19 @@ async def test_l171_the_servers_limit_for_a_whole_transaction(world: World) -> N
     await ended_by(world, "transaction_timeout")
 
 
+@pytest.mark.needs("read_only_begin")
+async def test_l171_the_servers_limit_for_an_idle_transaction_in_seconds(world: World) -> None:
+    with fails(TransactionLost) as caught:
+        async with world.transaction(world.source) as t:
+            await t.execute(text("SET idle_transaction_timeout = 1"))
+            await world.insert(t, 1)
+            async with world.savepoint(t):
+                await asyncio.sleep(1.5)
+                await world.insert(t, 2)
+    assert classify(caught.value).kind == "connection lost"
+    assert world.rows() == []
+
+
 async def ended_by(world: World, setting: str) -> None:
     with fails(TransactionLost) as caught:
         async with world.transaction(world.source) as t:
@@ -185,6 +198,22 @@ async def test_l172_time_limits_of_a_statement_in_a_savepoint(
                 await sp.rollback()
                 assert await t.scalar(text(f"SHOW {setting}")) == "0"
     assert world.rows() == [(1, "before"), (9, "theirs")]
+
+
+@pytest.mark.needs("read_only_begin")
+async def test_l172_a_time_limit_of_a_statement_undoes_it_alone(world: World) -> None:
+    """Where a failed statement fails nothing else, the savepoint need not even be rolled back."""
+    async with world.transaction(world.source) as t:
+        await world.insert(t, 1, "before")
+        sp = await world.savepoint(t)
+        await world.insert(t, 2, "inside")
+        for _ in range(2):
+            with pytest.raises(DBAPIError) as caught:
+                await t.execute(text("SET STATEMENT max_statement_time = 0.05 FOR SELECT SLEEP(5)"))
+            assert (classify(caught.value).kind, str(sp.state)) == ("statement timeout", "open")
+        await sp.rollback()
+        await world.insert(t, 3, "after")
+    assert world.rows() == [(1, "before"), (3, "after")]
 
 
 @pytest.mark.needs("full")

@@ -20,8 +20,9 @@ from savepoints import (
     Retry,
     TransactionLost,
 )
-from savepoints.testing import inject, instant_retries
+from savepoints.testing import inject, instant_retries, lose_commit
 from tests.behaviours.steps import Oops, fails, refused
+from tests.behaviours.test_l_losses import resolved
 from tests.behaviours.tools import row
 from tests.faults.losses import Loss, connection_of, deadlocked, killed
 from tests.harness.face import bare
@@ -298,6 +299,28 @@ async def test_n_twophase_is_retried(world: World) -> None:
 
 
 @two_phase
+async def test_n_twophase_under_faults_on_demand(world: World) -> None:
+    """A COMMIT is refused when it is prepared, and its answer is lost when it has been."""
+
+    async def work(session: Any) -> None:
+        await world.insert(session, 1)
+
+    with instant_retries(), inject(world.engine, "deadlock", commit=1) as fault:
+        await world.decorated(work, twophase=True, retry=Retry(attempts=2))()
+    assert (fault.fired, world.rows()) == (1, [(1, None)])
+    for id, stored in ((2, True), (3, False)):
+        with lose_commit(world.engine, stored=stored) as lost, fails(CommitOutcomeUnknown):
+            async with world.transaction(world.source, twophase=True) as t:
+                await world.insert(t, id)
+        assert lost.fired == 1
+        assert ((id, None) in world.rows()) is stored
+        for gid in prepared(world):
+            assert not stored
+            end_prepared(world, "ROLLBACK", gid)
+    assert world.rows() == [(1, None), (2, None)]
+
+
+@two_phase
 @pytest.mark.needs("implicit_commit")
 async def test_n_twophase_takes_no_statement_that_commits(world: World) -> None:
     """What we can see is refused before it is sent; what is hidden in a procedure, by the server."""
@@ -440,6 +463,38 @@ async def test_n_twophase_without_an_answer_to_commit(world: World, proxy: Proxy
     for gid in left:
         end_prepared(world, "COMMIT", gid)
     assert world.rows() == [(1, None)]
+
+
+@pytest.mark.needs("two_phase", "network")
+async def test_n_twophase_that_is_prepared_is_not_taken_for_undone(world: World, proxy: Proxy) -> None:
+    """The work is not there, and anybody may commit it: to run it again could store it twice."""
+
+    def is_there(connection: Any) -> bool:
+        return connection.execute(text("SELECT 1 FROM item WHERE id = 1")).first() is not None
+
+    with fails(CommitOutcomeUnknown) as caught:
+        async with world.transaction(world.source, twophase=True, track_commit=is_there) as t:
+            await world.insert(t, 1)
+            proxy.cut_before = b"COMMIT"
+    proxy.cut_before = None
+    assert await resolved(world, caught.value) == "unknown"
+    (gid,) = prepared(world)
+    end_prepared(world, "COMMIT", gid)
+    assert await resolved(world, caught.value) == "committed"
+
+
+@pytest.mark.needs("two_phase", "network", "commit_status")
+async def test_n_twophase_that_is_prepared_is_in_progress(world: World, proxy: Proxy) -> None:
+    with fails(CommitOutcomeUnknown) as caught:
+        async with world.transaction(world.source, twophase=True, track_commit=True) as t:
+            await world.insert(t, 1)
+            proxy.cut_before = b"COMMIT"
+    proxy.cut_before = None
+    answer = caught.value.resolve(world.engine)
+    assert (answer if world.site.face == "sync" else await answer) == "in progress"
+    (gid,) = prepared(world)
+    end_prepared(world, "ROLLBACK", gid)
+    assert await resolved(world, caught.value) == "rolled back"
 
 
 # -- several databases, without two phases

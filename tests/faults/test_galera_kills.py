@@ -29,7 +29,7 @@ SOAK = bool(os.environ.get("SAVEPOINTS_SOAK"))
 COUNTS = 10_000 if SOAK else 300
 PAUSE = 5.0 if SOAK else 0.2  # seconds of peace between two kills
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if SOAK else 180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if SOAK else 300)]
 
 KEEP = text("INSERT INTO counted VALUES (:key)")
 INCREMENT = text("UPDATE counter SET number = number + 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -19,10 +20,10 @@ CALLS = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit", "d
 class CtrlC:
     """Raises KeyboardInterrupt at one of the calls in which the dialect hands over to the driver."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, names: Iterable[str] = CALLS) -> None:
         self.calls = 0
         self.at = (0, "")  # number of the call, and whether before or after it
-        for name in CALLS:
+        for name in names:
             setattr(engine.dialect, name, self._interrupted(getattr(engine.dialect, name)))
 
     def _interrupted(self, method: Any) -> Any:

@@ -295,7 +295,7 @@ def _on_prepare(connection: Connection, xid: Any) -> None:
     if not stack.turn.taken and not stack.leaving:
         stack.refuse_commit("prepare()")
     if stack.tracker is not None:
-        stack.tracker.note(connection, stack.row_of(connection))
+        stack.tracker.note(connection, stack.row_of(connection), prepares=True)
     if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)
 

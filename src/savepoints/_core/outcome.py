@@ -33,7 +33,7 @@ def checked_track(track: Any) -> Track:
 class Tracker:
     """What one transaction has to know of itself, in case that the answer to its COMMIT is lost."""
 
-    __slots__ = ("_connection", "_life", "_number", "_row", "_track")
+    __slots__ = ("_connection", "_life", "_number", "_prepares", "_row", "_track")
 
     def __init__(self, track: Track) -> None:
         self._track = track
@@ -41,6 +41,7 @@ class Tracker:
         self._number: str | None = None
         self._life: str | None = None
         self._connection: Connection | None = None
+        self._prepares = False
 
     def check(self, row: Capabilities) -> None:
         """Refuse a database that cannot be asked.
@@ -54,8 +55,8 @@ class Tracker:
                 hint="give track_commit a function that looks on a connection whether the work is there",
             )
 
-    def note(self, connection: Connection, row: Capabilities) -> None:
-        """Ask for the transaction's number, just before its COMMIT: it has one only if it wrote.
+    def note(self, connection: Connection, row: Capabilities, *, prepares: bool = False) -> None:
+        """Ask for the transaction's number, just before its COMMIT or PREPARE: it has one only if it wrote.
 
         Raises:
             NotSupported: The database cannot be asked, or the transaction is on several.
@@ -67,6 +68,7 @@ class Tracker:
                 hint="use a two-phase transaction, or one transaction for each",
             )
         self._connection = connection
+        self._prepares = prepares
         if self._track is True and row.commit_number is not None:
             self._row = row
             self._number, self._life = connection.exec_driver_sql(row.commit_number).one()
@@ -79,7 +81,9 @@ class Tracker:
         """What became of it, asked on another connection."""
         if callable(self._track):
             stored = self._track(connection)
-            return Outcome.UNKNOWN if stored is None else Outcome.COMMITTED if stored else Outcome.ROLLED_BACK
+            if not stored and (stored is None or self._prepares):
+                return Outcome.UNKNOWN  # what is prepared can be committed by anybody at any time
+            return Outcome.COMMITTED if stored else Outcome.ROLLED_BACK
         if self._row is None or self._row.commit_status is None:
             return Outcome.UNKNOWN
         if self._number is None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from savepoints import errors
 from savepoints._databases import Capabilities, Kind, capabilities
@@ -98,14 +98,14 @@ def lose_commit(engine: Any, *, stored: bool, commit: int = 1, times: int = 1) -
     """
     fault = Fault(_counted("commit", commit), _counted("times", times))
 
-    def lose(original: Callable[[Any], None], connection: Any) -> None:
+    def lose(original: Callable[[], None], connection: Any) -> None:
         if stored:
-            original(connection)
+            original()
         connection.dbapi_connection.close()
         connection.cursor().execute("SELECT 1")  # now it is the driver that says so
 
     with ExitStack() as stack:
-        _instead_of_commit(stack, _sync_engine(engine), fault, lose)
+        _instead_of(stack, _sync_engine(engine), fault, lose, ("do_commit", "do_commit_twophase"))
         yield fault
 
 
@@ -170,21 +170,37 @@ def _listen(stack: ExitStack, engine: Engine, name: str, listener: Callable[...,
 
 
 def _at_commits(stack: ExitStack, engine: Engine, fault: Fault, provoke: Callable[[Any], None]) -> None:
-    _instead_of_commit(stack, engine, fault, lambda original, connection: provoke(connection.cursor()))
+    def refuse(original: Callable[[], None], connection: Any) -> None:
+        provoke(connection.cursor())
+
+    _instead_of(stack, engine, fault, refuse, ("do_commit", "do_prepare_twophase"))  # COMMIT PREPARED cannot be refused
 
 
-def _instead_of_commit(
-    stack: ExitStack, engine: Engine, fault: Fault, strike: Callable[[Callable[[Any], None], Any], None]
+def _instead_of(
+    stack: ExitStack,
+    engine: Engine,
+    fault: Fault,
+    strike: Callable[[Callable[[], None], Any], None],
+    names: tuple[str, ...],
 ) -> None:
-    """SQLAlchemy has no event in the place of a COMMIT: the method of this engine's dialect is replaced for a while."""
+    """SQLAlchemy has no event in the place of a COMMIT: methods of this engine's dialect are replaced for a while."""
     dialect: Any = engine.dialect
-    original = dialect.do_commit
+    for name in names:
+        original = getattr(dialect, name)
+        setattr(dialect, name, partial(_strike_or_not, fault, strike, original))
+        stack.callback(setattr, dialect, name, original)
 
-    def do_commit(connection: Any) -> None:
-        if fault.strikes():
-            strike(original, connection)
-        else:
-            original(connection)
 
-    dialect.do_commit = do_commit
-    stack.callback(setattr, dialect, "do_commit", original)
+def _strike_or_not(
+    fault: Fault,
+    strike: Callable[[Callable[[], None], Any], None],
+    original: Callable[..., None],
+    connection: Any,
+    *rest: Any,
+) -> None:
+    """Given the driver's connection for a COMMIT, and SQLAlchemy's where there are two phases."""
+    if fault.strikes():
+        driver = connection.connection if isinstance(connection, Connection) else connection
+        strike(partial(original, connection, *rest), driver)
+    else:
+        original(connection, *rest)
