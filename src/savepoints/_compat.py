@@ -117,7 +117,11 @@ def buffer(result: Any) -> None:
     """Read the rest of a streamed result into memory; its reader goes on where it was."""
     strategy = result.cursor_strategy
     if streams(result) and not isinstance(strategy, FullyBufferedCursorFetchStrategy):
-        rows = deque((*getattr(strategy, "_rowbuffer", ()), *result.cursor.fetchall()))
+        try:
+            rest = result.cursor.fetchall()
+        except BaseException as error:
+            strategy.handle_exception(result, result.cursor, error)  # raises it, as for a read by its user
+        rows = deque((*getattr(strategy, "_rowbuffer", ()), *rest))
         result.cursor_strategy = FullyBufferedCursorFetchStrategy(result.cursor, initial_buffer=rows)
 
 

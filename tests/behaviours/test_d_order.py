@@ -11,10 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from savepoints import (
+    ImplicitCommit,
     OutOfOrder,
     Rollback,
     SavepointsError,
     TransactionDoomed,
+    TransactionFailed,
     TransactionLost,
     WrongTask,
 )
@@ -377,6 +379,36 @@ async def test_d64_rollback_as_text_without_a_savepoint(world: World) -> None:
             await t.execute(row(1))
             await t.execute(text("ROLLBACK"))
     assert world.rows() == []
+
+
+@pytest.mark.parametrize("end", ["ROLLBACK", "/* so */ commit", "COMMIT; BEGIN"])
+async def test_d64_ended_as_text_and_gone_on(world: World, end: str) -> None:
+    """The driver begins anew with the next statement, which would be stored without what came before."""
+    several = end.endswith("BEGIN")
+    with fails((ImplicitCommit, TransactionLost, DBAPIError)) as caught:
+        async with world.transaction(world.source) as t:
+            await t.execute(row(1))
+            await t.execute(row(2))
+            await t.execute(text(end))
+            with refused(world, TransactionLost, "ended by a statement past SQLAlchemy"):
+                await t.execute(row(3))
+    assert several or isinstance(caught.value, TransactionLost)
+    assert 3 not in [id for id, _ in world.rows()]
+
+
+@pytest.mark.needs("failed_state")
+async def test_d64_rollback_as_text_in_a_failed_transaction_is_not_sent(world: World) -> None:
+    async with world.transaction(world.source) as t:
+        await t.execute(row(1))
+        sp = await world.savepoint(t)
+        with fails(DBAPIError):
+            await t.execute(text("SELECT * FROM missing"))
+        with refused(world, TransactionFailed):
+            await t.execute(text("ROLLBACK"))
+        await sp.rollback()
+        await t.execute(text(f"ROLLBACK TRANSACTION TO SAVEPOINT {wire_name(world)}"))
+        await t.execute(row(2))
+    assert world.rows() == [(1, None), (2, None)]
 
 
 @pytest.mark.needs("async")

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Result, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, ResourceClosedError
 
-from savepoints import SavepointsError, TransactionFailed
+from savepoints import SavepointsError, TransactionFailed, TransactionLost
 from tests.behaviours.steps import Oops, at_once, fails, refused
 from tests.behaviours.tools import notes, row
 from tests.harness.models import item
@@ -136,6 +136,76 @@ async def test_o195_cursor_that_failed_inside(world: World) -> None:
         await close(world, t, failing, other)
         await t.execute(row(201))
     assert len(world.rows()) == 201
+
+
+def fails_late(world: World, code: int) -> Any:
+    """The rows of ``item``; the server fails with this error when it comes to the 150th, after it has sent others."""
+    with world.aside.begin() as other:
+        other.exec_driver_sql(
+            "CREATE FUNCTION checked(id INTEGER) RETURNS TEXT BEGIN"
+            f" IF id = 150 THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}; END IF;"
+            " RETURN REPEAT('x', 1000); END"
+        )
+    return text("SELECT id FROM item WHERE checked(id) <> '' AND REPEAT('x', 1000) <> '' ORDER BY id")
+
+
+@pytest.mark.needs("one_at_a_time")
+async def test_o195_the_rest_of_a_stream_fails_before_a_savepoint(world: World) -> None:
+    """It has to be read first: the error is as SQLAlchemy's, the savepoint is not made, and the code can go on."""
+    fill(world)
+    statement = fails_late(world, 1644)
+    async with world.transaction(world.source) as t:
+        await t.execute(row(201))
+        result = await streamed(world, t, statement)
+        assert await read(world, t, result, 2) == [1, 2]
+        with fails(DBAPIError, "1644"):
+            await world.savepoint(t)
+        async with world.savepoint(t, rollback=True):
+            await t.execute(row(202))
+        async with world.savepoint(t, suppress=DBAPIError) as sp:
+            await t.execute(row(203))
+            await streamed(world, t, statement)
+        assert str(sp.state) == "rolled back"
+        assert "1644" in str(sp.error)
+        with fails(Oops) as caught:
+            async with world.savepoint(t):
+                await streamed(world, t, statement)
+                raise Oops
+        assert "reading a streamed result failed as well" in notes(caught.value)
+    assert len(world.rows()) == 201
+
+
+@pytest.mark.needs("one_at_a_time")
+async def test_o195_the_reader_of_a_stream_has_seen_its_error(world: World) -> None:
+    """The block that the error leaves is undone, and nothing reads on in its place."""
+    fill(world)
+    statement = fails_late(world, 1644)
+    async with world.transaction(world.source) as t:
+        await t.execute(row(201))
+        async with world.savepoint(t, suppress=DBAPIError) as sp:
+            await t.execute(row(202))
+            await read(world, t, await streamed(world, t, statement), 200)
+        assert "1644" in str(sp.error)
+    assert len(world.rows()) == 201
+
+
+@pytest.mark.needs("one_at_a_time")
+@pytest.mark.parametrize("by", ["its reader", "a savepoint", "the end"])
+async def test_o195_a_stream_met_a_deadlock(world: World, by: str) -> None:
+    """The transaction is lost by whomever the rest is read, and nothing is stored on its own after it."""
+    fill(world)
+    statement = fails_late(world, 1213)
+    with fails(TransactionLost) as caught:
+        async with world.transaction(world.source) as t:
+            await t.execute(row(201))
+            result = await streamed(world, t, statement)
+            assert await read(world, t, result, 2) == [1, 2]
+            if by != "the end":
+                with fails(DBAPIError, "1213"):
+                    await (read(world, t, result, 200) if by == "its reader" else world.savepoint(t))
+                await t.execute(row(202))
+    assert "1213" in str(caught.value.__cause__)
+    assert len(world.rows()) == 200
 
 
 @pytest.mark.needs("one_writer", "sync")

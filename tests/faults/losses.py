@@ -62,8 +62,12 @@ async def or_rollback(world: World, t: Target) -> None:
     await t.execute(text("INSERT OR ROLLBACK INTO item VALUES (1, 'twice')"))
 
 
-async def deadlocked(world: World, t: Target) -> None:
-    """Two transactions want each other's row, and ours is the one that the server gives up."""
+async def deadlocked(world: World, t: Target, first: str = "") -> None:
+    """Two transactions want each other's row, and ours is the one that the server gives up.
+
+    Args:
+        first: A statement that goes before the one that meets the deadlock, in the same text.
+    """
     with world.aside.begin() as aside:
         aside.execute(text("INSERT INTO parent (id) VALUES (1001), (1002)"))
     with world.aside.connect() as rival, ThreadPoolExecutor(1) as thread:
@@ -75,7 +79,7 @@ async def deadlocked(world: World, t: Target) -> None:
         with world.aside.connect().execution_options(isolation_level="AUTOCOMMIT") as asking:
             world.wait_until(asking, "waits", number)
         try:
-            await t.execute(text("UPDATE parent SET name = 'ours' WHERE id = 1002"))
+            await t.execute(text(f"{first}UPDATE parent SET name = 'ours' WHERE id = 1002"))
         finally:
             waiting.result(20)  # our locks are gone
             rival.rollback()

@@ -12,6 +12,7 @@ from savepoints import ImplicitCommit, TransactionLost
 from savepoints._databases import capabilities
 from savepoints._databases.capabilities import Effect
 from tests.behaviours.steps import Oops, fails, refused
+from tests.faults.losses import deadlocked
 from tests.harness.world import Target, World
 
 pytestmark = pytest.mark.needs("implicit_commit")
@@ -87,9 +88,9 @@ PASSES = """
     DROP TEMPORARY TABLE passing
     EXPLAIN SELECT * FROM parent
     INSERT INTO parent (id, name) VALUES (7, 'a; CREATE TABLE made (id INTEGER)')
-    INSERT INTO parent (id, name) VALUES (8, "it''s; \\"; DROP TABLE parent")
+    INSERT INTO parent (id, name) VALUES (8, "it''s; ""; DROP TABLE parent")
     REPLACE INTO parent (id) VALUES (9)
-    SELECT 1 AS `;`, 'a\\';CREATE TABLE made (id INTEGER)'
+    SELECT 1 AS `;`, 'a'';CREATE TABLE made (id INTEGER)'
     SELECT one()
     SET @autocommit = 1
     SET NAMES utf8mb4
@@ -111,6 +112,10 @@ OPAQUE = {
     "BEGIN NOT ATOMIC INSERT INTO parent (id) VALUES (7); END": False,
     "IF 1 THEN CREATE TABLE made (id INTEGER); END IF": True,
     "UNLOCK TABLES": False,
+    "CREATE /*!999999 TEMPORARY */ TABLE made (id INTEGER)": True,
+    "/*!999999 SELECT */ CREATE TABLE made (id INTEGER)": True,
+    """INSERT INTO parent (id, name) VALUES (8, "it''s; \\"; DROP TABLE parent")""": False,
+    r"SELECT 1 AS `;`, 'a\';CREATE TABLE made (id INTEGER)'": False,
 }
 
 FIXTURES = """
@@ -221,6 +226,34 @@ async def test_several_statements_in_one_text(world: World) -> None:
                 await send(t, statement)
         await send(t, "INSERT INTO parent (id) VALUES (7);")
     assert world.rows() == [(1, None)]
+
+
+@pytest.mark.needs("several_statements")
+@pytest.mark.parametrize(
+    ("mode", "statement"),
+    [
+        ("NO_BACKSLASH_ESCAPES", r"SELECT 'a\'; CREATE TABLE made (id INTEGER)"),
+        ("ANSI_QUOTES", r"""SELECT 1 AS "a\"; CREATE TABLE made (id INTEGER)"""),
+    ],
+)
+async def test_a_backslash_may_be_a_character_as_any_other(world: World, mode: str, statement: str) -> None:
+    with fails(TransactionLost, "SELECT"):
+        async with world.transaction(world.source) as t:
+            await t.execute(text(f"SET SESSION sql_mode = '{mode}'"))
+            await world.insert(t, 1)
+            await send(t, statement)
+            await everything_is_refused(world, t)
+    assert world.rows() == [(1, None)]
+
+
+@pytest.mark.needs("several_statements")
+async def test_a_deadlock_of_the_second_statement_is_not_told_by_the_driver(world: World) -> None:
+    with fails(TransactionLost, "UPDATE"):
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1)
+            await deadlocked(world, t, first="UPDATE parent SET name = 'ours' WHERE id = 1001;")
+            await everything_is_refused(world, t)
+    assert world.rows() == []
 
 
 async def everything_is_refused(world: World, t: Target) -> None:

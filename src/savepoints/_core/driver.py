@@ -104,7 +104,7 @@ def _in_stack(row: Capabilities, connection: Connection, statement: str, context
         _note_begin(stack, connection, key)
     if stack.unsent:
         cover(stack, connection)
-    if row.effect is not None and Repair.DDL in stack.repairs and code.in_savepoint(connection):
+    if row.commits_by_ddl and row.effect is not None and Repair.DDL in stack.repairs and code.in_savepoint(connection):
         implicit.look(stack, connection, statement, row.effect)
     if stack.levels:
         note_touched(stack, context)

@@ -78,11 +78,14 @@ def leave_savepoint(level: SavepointLevel, error: BaseException | None, *, rollb
             undone then.
     """
     stack = level.stack
-    with stack.call("leave a block", steering=error is None):
+    turn, late = stack.leave("leave a block", error)
+    with turn:
         stack.sync()
         level.block = False
         if error is None:
             try:
+                if late is not None:
+                    raise late
                 _end_well(stack, level, rollback=rollback)
             except BaseException as own:
                 error = own
@@ -162,11 +165,14 @@ def leave_transaction(stack: Stack, error: BaseException | None, *, rollback: bo
         CommitOutcomeUnknown: COMMIT was sent and its answer never came.
     """
     transaction = stack.transaction
-    with stack.call("leave the transaction", steering=error is None):
+    turn, late = stack.leave("leave the transaction", error)
+    with turn:
         lost = transaction.cause if transaction.recorded is State.LOST else None
         try:
             if error is None:
                 stack.sync()
+                if late is not None and lost is None:
+                    raise late
                 _end_transaction_well(stack, rollback=rollback)
             elif lost is not None:
                 _tell_loss(transaction, error, lost)

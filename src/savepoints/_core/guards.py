@@ -144,6 +144,7 @@ def handle_error(context: ExceptionContext) -> None:
         connection.invalidate(error)
     else:
         implicit.forget(stack)
+        streams.forget(stack, context.execution_context)
         if stack.plain is None or Repair.LOST in stack.repairs:
             _record(stack, _aftermath(stack, connection, context), cause, what)
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 EffectOf = Callable[[str], tuple[Effect, str] | None]
 
+#: No statement is sent then.
+_REFUSED = frozenset({State.FAILED, State.LOST})
+
 _SAVEPOINT = "SAVEPOINT sp_probe"
 _RELEASE = "RELEASE SAVEPOINT sp_probe"
 
@@ -64,7 +67,7 @@ def watch(stack: Stack, connection: Connection, statement: str) -> None:
     if stack.doubt is not None:
         stack.doubt.settle(stack)
     effect_of = stack.row_of(connection).effect
-    if effect_of is None or id(connection) not in stack.begun or stack.transaction.recorded is State.LOST:
+    if effect_of is None or id(connection) not in stack.begun or stack.transaction.recorded in _REFUSED:
         return
     look(stack, connection, statement, effect_of)
 

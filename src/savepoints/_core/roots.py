@@ -128,7 +128,7 @@ def begin_driver(stack: Stack, connection: Connection) -> None:
 def _begun_by_driver(stack: Stack, connection: Connection, row: Capabilities) -> None:
     if stack.options.read_only and row.begin_read_only is not None:
         connection.exec_driver_sql(row.begin_read_only)
-    if row.effect is not None:  # a transaction is always open: from here on nothing may commit it by itself
+    if row.commits_by_ddl:  # a transaction is always open: from here on nothing may commit it by itself
         stack.begun[id(connection)] = driver_connection(connection.dialect, connection.connection)
 
 

@@ -257,17 +257,26 @@ class Stack:
 
     # -- who may call
 
-    def call(self, verb: str, *, steering: bool = True) -> tasks.Turn:
-        """One call of ours at a time; steering ones only from inside the innermost savepoint block.
+    def call(self, verb: str) -> tasks.Turn:
+        """One call of ours at a time, and only from inside the innermost savepoint block.
 
         Raises:
             WrongTask: Before any SQL.
+            sqlalchemy.exc.DBAPIError: The rest of a streamed result, which had to be read first, failed.
         """
+        turn, late = self.leave(verb, None)
+        if late is not None:
+            turn.give_back()
+            raise late
+        return turn
+
+    def leave(self, verb: str, error: BaseException | None) -> tuple[tasks.Turn, Exception | None]:
+        """As `call`, for a block that must end: what failed late is handed out, as an error of the block's own."""
         self.turn.take(verb)
         try:
-            if steering and self.levels:
+            if error is None and self.levels:
                 self._check_context(verb)
-            streams.buffer(self)
+            late = streams.buffer(self, error)
             if self.doubt is not None:
                 self.doubt.settle(self)
             self.look()
@@ -275,7 +284,7 @@ class Stack:
             self.turn.give_back()
             raise
         self.turn.taken = True
-        return self.turn
+        return self.turn, late
 
     def check_turn(self, verb: str) -> None:
         """As `call`, for what sends nothing: the turn is not taken."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import ExecutionContext
+
 from savepoints import _compat
 from savepoints._model.levels import Level, SavepointLevel
 
@@ -25,12 +27,29 @@ def note(stack: Stack, result: Any) -> None:
     stack.top.streams = (*filter(_compat.streams, stack.top.streams), result)
 
 
-def buffer(stack: Stack) -> None:
-    """Before a verb of ours sends anything: read the rest of what is streamed, where it would be in the way."""
+def forget(stack: Stack, context: ExecutionContext | None) -> None:
+    """A read has failed: there is no rest, and SQLAlchemy closes the cursor."""
     for level in (stack.transaction, *stack.levels):
-        for result in level.streams:
+        level.streams = tuple(result for result in level.streams if result.context is not context)
+
+
+def buffer(stack: Stack, under_way: BaseException | None) -> Exception | None:
+    """Before a verb of ours sends anything: read the rest of what is streamed, where it would be in the way.
+
+    Returns:
+        The first error that was met, unless one is under way: then it is a note on that.
+    """
+    late: Exception | None = None
+    for result in [result for level in (stack.transaction, *stack.levels) for result in level.streams]:
+        try:
             if stack.row_of(result.connection).streams_block:
                 _compat.buffer(result)
+        except Exception as error:
+            late = late or error
+            first = under_way or late
+            if first is not error:
+                first.add_note(f"reading a streamed result failed as well: {type(error).__name__}")
+    return None if under_way else late
 
 
 def close(stack: Stack, level: SavepointLevel) -> None:

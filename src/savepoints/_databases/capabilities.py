@@ -172,8 +172,8 @@ class Capabilities:
             the server has to be asked by ``in_transaction``.
         in_transaction: SQL that asks the server whether a transaction is open; its answer is one value.
         commit_unanswered: Whether an error of COMMIT leaves open what became of it, though the connection lives.
-        effect: What a statement does to the transaction besides its work, and the words that tell it; None where no
-            statement does such a thing, or where ``standing`` tells it afterwards.
+        effect: What a statement does to the transaction besides its work, and the words that tell it; None where
+            nobody has listed such statements. (``standing`` tells it afterwards, unless the driver has begun anew.)
         warned: Whether the server's last answer came with warnings, from the driver connection.
         warnings: SQL that asks for these warnings; the number of each is its second value.
         not_rolled_back: The number of the warning that some rows cannot be rolled back.
@@ -260,3 +260,8 @@ class Capabilities:
     enforce: str | None = None
     deferrable: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def commits_by_ddl(self) -> bool:
+        """Whether DDL, and more, would commit the transaction that it is sent in."""
+        return self.transactional_ddl == "implicit commit"

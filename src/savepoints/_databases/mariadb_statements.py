@@ -19,7 +19,7 @@ _HARMLESS = (
     r"(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|TABLE|SAVEPOINT|RELEASE|SHOW|DESCRIBE|DESC|EXPLAIN|USE|DO"
     r"|HANDLER|PREPARE|DEALLOCATE|KILL|HELP|SIGNAL|RESIGNAL|GET|CHECKSUM|XA)\b"
 )
-_AT_ONCE = re.compile(rf"(?: {_SKIPPED} | [(] )*+ {_HARMLESS}", re.VERBOSE | re.DOTALL | re.IGNORECASE)
+_AT_ONCE = re.compile(rf"(?: (?!/\*M?!) {_SKIPPED} | [(] )*+ {_HARMLESS}", re.VERBOSE | re.DOTALL | re.IGNORECASE)
 
 # The parts of a text in which a semicolon does not end a statement; comments are blanks.
 _QUOTED = r"""'(?:[^'\\]|''|\\.)*(?:'|\Z) | "(?:[^"\\]|""|\\.)*(?:"|\Z) | `(?:[^`]|``)*(?:`|\Z)"""
@@ -47,15 +47,26 @@ _RULES: tuple[tuple[Effect | None, re.Pattern[str]], ...] = (
     (None, re.compile(r"(?:SET|ANALYZE|CHECK)\b")),
     (Effect.OPAQUE, re.compile("")),
 )
+# What the server may read in another way: SQL for some versions alone, and a backslash, which sql_mode may make a
+# character as any other, so that a semicolon stands elsewhere than it seems.
+_READ_EITHER_WAY = re.compile(r"/\*M?!\d | \\.*; | ;.*\\", re.VERBOSE | re.DOTALL)
 _FOR_ONE_STATEMENT = re.compile(r"SET STATEMENT .*? FOR ")
 
 
 def effect(text: str) -> tuple[Effect, str] | None:
-    """What a text of one or more statements does besides its work, and the words that tell it; None for nothing."""
+    """What a text of one or more statements does besides its work, and the words that tell it; None for nothing.
+
+    Of several statements the drivers tell the first one's error alone, so that nobody sees a deadlock of another.
+    """
     if ";" not in text and _AT_ONCE.match(text):
         return None
-    found = [told for statement in _statements(text) if (told := _effect(statement)) is not None]
-    return min(found, key=lambda told: told[0].value) if found else None
+    statements = [statement for statement in map(_bare, _statements(text)) if statement]
+    found = [told for statement in statements if (told := _effect(statement)) is not None]
+    if found:
+        return min(found, key=lambda told: told[0].value)
+    if len(statements) > 1 or (statements and _READ_EITHER_WAY.search(text)):
+        return Effect.OPAQUE, statements[0].partition(" ")[0]
+    return None
 
 
 def _statements(text: str) -> Iterator[str]:
@@ -70,9 +81,13 @@ def _statements(text: str) -> Iterator[str]:
     yield "".join(parts)
 
 
+def _bare(statement: str) -> str:
+    """The statement from its first keyword on."""
+    statement = statement.strip("( ")
+    framed = _FOR_ONE_STATEMENT.match(statement)
+    return statement if framed is None else statement[framed.end() :]
+
+
 def _effect(statement: str) -> tuple[Effect, str] | None:
-    statement = statement.lstrip("( ")
-    if (framed := _FOR_ONE_STATEMENT.match(statement)) is not None:
-        statement = statement[framed.end() :]
     effect = next(effect for effect, beginning in _RULES if beginning.match(statement))
     return None if effect is None else (effect, " ".join(re.findall(r"\w+", statement)[:2]))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from savepoints._databases.as_text import effect
 from savepoints._databases.capabilities import (
     Aftermath,
     Capabilities,
@@ -256,6 +257,7 @@ def _row(
         provoke=provoke,
         fault=fault,
         standing=standing,
+        effect=effect,
         rollback_left_out=rollback_left_out,
         two_phase=None,
         commit_number=f"SELECT CAST(pg_current_xact_id_if_assigned() AS text), {_LIFE}",

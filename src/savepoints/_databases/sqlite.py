@@ -11,6 +11,7 @@ import re
 import sqlite3
 from typing import Any
 
+from savepoints._databases.as_text import effect
 from savepoints._databases.capabilities import (
     Aftermath,
     Capabilities,
@@ -183,6 +184,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
+        effect=effect,
         two_phase="SQLite has no PREPARE: its COMMIT is one step",
         begin="BEGIN",
         begin_immediate="BEGIN IMMEDIATE",
