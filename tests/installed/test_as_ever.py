@@ -55,6 +55,31 @@ async def test_blocks_on_a_connection_detached_from_its_pool(world: World, verb:
     assert world.rows() == [(1, None)]
 
 
+# Objects
+
+
+@pytest.mark.needs("orm")
+@pytest.mark.lacks("no_begin")
+@pytest.mark.parametrize("end", ["released", "undone", "left open"])
+async def test_an_object_that_is_undone_keeps_its_values(world: World, end: str) -> None:
+    """A relationship of it was loaded inside: that says nothing of its own row, and it can be added again."""
+    savepoints.install(world.engine)
+    async with world.open() as t:
+        parent = world.Parent(id=1, name="kept")
+        t.add(parent)
+        await t.flush()
+        nested = await t.begin_nested()
+        assert await world.run_sync(t, lambda session: parent.children) == []
+        if end != "left open":
+            await (nested.commit() if end == "released" else nested.rollback())
+        await t.rollback()
+        assert (parent.id, parent.name) == (1, "kept")
+        t.add(parent)
+        await t.commit()
+    with world.aside.connect() as aside:
+        assert aside.execute(text("SELECT id, name FROM parent")).all() == [(1, "kept")]
+
+
 # What SQLAlchemy or the database refuses by itself, it refuses in its own words.
 
 

@@ -162,7 +162,7 @@ def note_touched(stack: Stack, context: Any) -> None:
         if bulk:
             touched.heavy = True
         if lazy is not None and lazy.session is session:
-            touched.read(lazy)
+            touched.read(lazy, lazy.mapper.relationships.keys())
 
 
 # -- the end
