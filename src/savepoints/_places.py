@@ -6,12 +6,13 @@ Used in messages only; nothing is decided by it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from types import CodeType, FrameType
+from types import AsyncGeneratorType, CodeType, FrameType
 from typing import Any, NamedTuple, cast
 
 _PACKAGES = (
@@ -148,12 +149,20 @@ def _waiting_for(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     """The frames of the task that waits for a task of SQLAlchemy's, which its innermost frame holds."""
     for other in asyncio.all_tasks():
         frames: list[FrameType] = []
-        coroutine: Any = other.get_coro()
-        while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        step: Any = other.get_coro()
+        while (frame := getattr(step, "cr_frame", None) or getattr(step, "ag_frame", None)) is not None:
             frames.append(frame)
-            coroutine = coroutine.cr_await
+            step = _awaited(step)
         if frames and _is_inside(frames[-1]) and any(held is task for held in frames[-1].f_locals.values()):
             yield from reversed(frames)
+
+
+def _awaited(step: Any) -> Any:
+    """What a coroutine or asynchronous generator waits for; of a generator's next step, the generator."""
+    found = step.cr_await if hasattr(step, "cr_await") else step.ag_await
+    if hasattr(found, "cr_frame"):
+        return found
+    return next((held for held in gc.get_referents(found) if isinstance(held, AsyncGeneratorType)), None)
 
 
 class _Process:

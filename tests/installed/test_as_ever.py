@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +15,7 @@ from savepoints import TransactionFailed, UncommittedWork
 from tests.behaviours.steps import Oops, fails
 from tests.behaviours.tools import BAD, row
 from tests.faults.losses import connection_of, killed
-from tests.harness.world import World
+from tests.harness.world import Target, World
 
 #: SQLAlchemy never closes what was detached from the pool of an async driver.
 detached = pytest.mark.lacks("async")
@@ -168,6 +169,24 @@ async def test_no_warning_where_an_error_leaves_the_block(world: World) -> None:
     assert world.rows() == []
 
 
+@asynccontextmanager
+async def dependency(world: World) -> AsyncIterator[Target]:
+    """As a web framework has them."""
+    async with world.open() as t:
+        yield t
+
+
+@pytest.mark.usefixtures("no_warning")
+async def test_no_warning_where_an_error_leaves_a_generator(world: World) -> None:
+    savepoints.install(world.engine)
+    with fails(Oops):
+        async with dependency(world) as t:
+            async with t.begin_nested():
+                await world.insert(t, 1)
+            raise Oops
+    assert world.rows() == []
+
+
 @pytest.mark.usefixtures("no_warning")
 @pytest.mark.needs("orm")
 async def test_no_warning_after_an_error_of_the_commit(world: World) -> None:
@@ -217,7 +236,8 @@ async def test_no_warning_after_two_phases(world: World, end: str) -> None:
 
 
 @pytest.mark.needs("async")
-async def test_the_warning_names_the_block(world: World) -> None:
+@pytest.mark.parametrize("generator", [False, True])
+async def test_the_warning_names_the_block(world: World, generator: bool) -> None:
     """SQLAlchemy ends it in a task of its own."""
     savepoints.install(world.engine)
     with pytest.warns(UncommittedWork, match=r"__aexit__\(\) at .*test_as_ever\.py"):
