@@ -6,11 +6,13 @@ Used in messages only; nothing is decided by it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from contextvars import ContextVar
-from types import CodeType, FrameType
+from types import AsyncGeneratorType, CodeType, FrameType
 from typing import Any, NamedTuple, cast
 
 _PACKAGES = (
@@ -85,10 +87,14 @@ def caller() -> Place:
 
 
 class Ending(NamedTuple):
-    """Which call of SQLAlchemy ended something behind us, and where it was made."""
+    """Which call of SQLAlchemy ended something behind us, and where it was made.
+
+    ``by_error``: it was the end of a ``with`` that an error has left.
+    """
 
     verb: str
     place: Place
+    by_error: bool = False
 
     def __str__(self) -> str:
         return f"{self.verb}() at {self.place}"
@@ -97,7 +103,7 @@ class Ending(NamedTuple):
     def closes(self) -> bool:
         """A close, which throws uncommitted work away without saying so."""
         owner, _, method = self.verb.partition(".")
-        return owner in _CLOSED and method in ("close", "reset", "__exit__", "__aexit__")
+        return not self.by_error and owner in _CLOSED and method in ("close", "reset", "__exit__", "__aexit__")
 
     @property
     def by_session(self) -> bool:
@@ -107,16 +113,56 @@ class Ending(NamedTuple):
 
 def ending() -> Ending:
     """The call of SQLAlchemy that the user's line made."""
-    verb = "rollback"
-    for start in (sys._getframe(1), _awaiting()):
-        frame: FrameType | None = start
-        while frame is not None:
-            if frame.f_code not in _inside and not _is_inside(frame):
-                return Ending(verb, _place(frame))
-            name = frame.f_code.co_qualname
-            verb = name if name.partition(".")[0] in _ENDERS else verb
-            frame = frame.f_back
-    return Ending(verb, _place(None))
+    verb, by_error = "rollback", False
+    for frame in _outward(sys._getframe(1)):
+        if frame.f_code not in _inside and not _is_inside(frame):
+            return Ending(verb, _place(frame), by_error)
+        name = frame.f_code.co_qualname
+        if name.partition(".")[0] in _ENDERS:
+            verb, by_error = name, _left_by_error(frame)
+    return Ending(verb, _place(None), by_error)
+
+
+def _left_by_error(exit: FrameType) -> bool:
+    """Whether a call is the end of a ``with`` that was given an error."""
+    code = exit.f_code
+    return code.co_name in ("__exit__", "__aexit__") and exit.f_locals.get(code.co_varnames[1]) is not None
+
+
+def _outward(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames from this one to the user's line, and further.
+
+    In async code past SQLAlchemy's greenlet, and past the task of its own in which it ends an ``async with``.
+    """
+    task = None if asyncio._get_running_loop() is None else asyncio.current_task()
+    first = None if task is None else getattr(task.get_coro(), "cr_frame", None)
+    for start in (frame, _awaiting()):
+        inner = start
+        while inner is not None:
+            yield inner
+            inner = None if inner is first else inner.f_back
+    if task is not None:
+        yield from _waiting_for(task)
+
+
+def _waiting_for(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """The frames of the task that waits for a task of SQLAlchemy's, which its innermost frame holds."""
+    for other in asyncio.all_tasks():
+        frames: list[FrameType] = []
+        step: Any = other.get_coro()
+        while (frame := getattr(step, "cr_frame", None) or getattr(step, "ag_frame", None)) is not None:
+            frames.append(frame)
+            step = _awaited(step)
+        if frames and _is_inside(frames[-1]) and any(held is task for held in frames[-1].f_locals.values()):
+            yield from reversed(frames)
+
+
+def _awaited(step: Any) -> Any:
+    """What a coroutine or asynchronous generator waits for; of a generator's next step, the generator."""
+    found = step.cr_await if hasattr(step, "cr_await") else step.ag_await
+    if hasattr(found, "cr_frame"):
+        return found
+    return next((held for held in gc.get_referents(found) if isinstance(held, AsyncGeneratorType)), None)
 
 
 class _Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import URL
@@ -20,10 +21,9 @@ class Plugin(CreateEnginePlugin):
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)
-        given = url.query.get(_WITHOUT, ())
-        texts = (given,) if isinstance(given, str) else given
+        texts = _several(url.query.get(_WITHOUT))
         named = [name.strip() for text in texts for name in text.split(",") if name.strip()]
-        self._without = (*named, *kwargs.pop(_WITHOUT, ()))
+        self._without = (*named, *_several(kwargs.pop(_WITHOUT, None)))
 
     def update_url(self, url: URL) -> URL:
         """Take out of the URL what was meant for us."""
@@ -32,3 +32,8 @@ class Plugin(CreateEnginePlugin):
     def engine_created(self, engine: Engine) -> None:
         """The engine is there."""
         install(engine, without=self._without)
+
+
+def _several(given: str | Iterable[str] | None) -> Iterable[str]:
+    """One name is not taken for letters."""
+    return (given,) if isinstance(given, str) else given or ()

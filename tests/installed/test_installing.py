@@ -193,6 +193,7 @@ def test_one_name_is_not_taken_for_letters(engine: Engine) -> None:
         ("sqlite://?plugin=savepoints&savepoints_without=warn,cover", {}),
         ("sqlite://?plugin=savepoints&savepoints_without=warn&savepoints_without=cover", {}),
         ("sqlite://?plugin=savepoints&savepoints_without=warn", {"savepoints_without": {Repair.COVER}}),
+        ("sqlite://?plugin=savepoints&savepoints_without=warn", {"savepoints_without": "cover"}),
     ],
 )
 def test_plugin_takes_what_is_left_out(url: str, options: dict[str, Any]) -> None:

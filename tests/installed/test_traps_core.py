@@ -185,6 +185,24 @@ async def test_t03_error_of_the_first_statement_loses_nothing(world: World) -> N
     assert world.rows() == [(1, "first"), (2, "second")]
 
 
+@pytest.mark.needs("one_writer")
+@pytest.mark.parametrize("kept", [True, False])
+async def test_t03_ended_as_text(world: World, kept: bool) -> None:
+    """Nobody knows whether it was committed: to run it again would be wrong advice."""
+    savepoints.install(world.engine)
+    async with world.open() as t:
+        nested = await t.begin_nested()
+        await world.insert(t, 1)
+        await t.execute(text("COMMIT"))
+        with pytest.raises(DBAPIError, match="no such savepoint"):
+            await (nested.commit() if kept else nested.rollback())
+        with pytest.raises((TransactionLost, PendingRollbackError)) as lost:
+            await t.commit()
+        if isinstance(lost.value, TransactionLost):
+            assert "Look in the database before you do the work again" in str(lost.value)
+    assert world.rows() == [(1, None)]
+
+
 @pytest.mark.needs("kill")
 async def test_t31_connection_lost_inside_a_savepoint(world: World) -> None:
     savepoints.install(world.engine)

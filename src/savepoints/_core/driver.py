@@ -162,7 +162,7 @@ def note_touched(stack: Stack, context: Any) -> None:
         if bulk:
             touched.heavy = True
         if lazy is not None and lazy.session is session:
-            touched.read(lazy)
+            touched.read(lazy, lazy.mapper.relationships.keys())
 
 
 # -- the end
@@ -194,7 +194,7 @@ def _rollback(row: Capabilities, dialect: Dialect, proceed: Callable[[Any], None
         past.send(dialect, dbapi_connection, row.begin)
     stack = adopt.taken_from(dbapi_connection)
     proceed(dbapi_connection)
-    if stack is not None and stack.root.session is None:
+    if stack is not None and stack.root.session is None and adopt.current(stack.root.connections[0]) is stack:
         if stack.unsaved and (end := ending()).closes:
             unsaved.warn(stack, end, raising=False)
         stack.rolled_back(End("rolled back"))

@@ -20,7 +20,7 @@ from savepoints._core.driver import cover, note_touched, was_open
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._core.stack import stack_of as any_stack_of
 from savepoints._core.wire import answer_hooks
-from savepoints._databases import Aftermath, Capabilities, capabilities
+from savepoints._databases import Aftermath, Capabilities, Kind, capabilities
 from savepoints._model.levels import Cause, End
 from savepoints._model.repairs import Repair
 from savepoints._model.states import Move, State
@@ -146,11 +146,14 @@ def handle_error(context: ExceptionContext) -> None:
         implicit.forget(stack)
         streams.forget(stack, context.execution_context)
         if stack.plain is None or Repair.LOST in stack.repairs:
-            _record(stack, _aftermath(stack, connection, context), cause, what)
+            _record(stack, _aftermath(stack, connection, context), error, cause, what)
 
 
-def _record(stack: Stack, aftermath: Aftermath, cause: BaseException, what: str) -> None:
-    if aftermath is Aftermath.LOST:
+def _record(stack: Stack, aftermath: Aftermath, error: BaseException, cause: BaseException, what: str) -> None:
+    if aftermath is Aftermath.LOST and stack.capabilities.kind(error) is Kind.CONSEQUENCE:
+        # a savepoint is gone, with its transaction, and no error has told of it
+        stack.lose(cause, f"the transaction was ended by a statement past SQLAlchemy, or as text: {what}", "unseen")
+    elif aftermath is Aftermath.LOST:
         stack.lose(cause, what)
     elif aftermath is Aftermath.FAILED:
         stack.sync()

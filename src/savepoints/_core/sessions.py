@@ -194,6 +194,7 @@ def _before_root_commit(stack: Stack) -> None:
     if stack.hooked:
         due.run_before_plain_commit(stack)
     stack.leaving = True
+    stack.unsaved = False  # what fails from here on tells of it
 
 
 def _after_commit(session: Session) -> None:
@@ -241,6 +242,7 @@ def _after_flush_transaction(stack: Stack, parent: SessionTransaction) -> None:
     if parent.is_active:
         return
     stack.leaving = False
+    stack.unsaved = stack.unsaved and parent.nested  # else the error of the flush tells of it
     error = sys.exc_info()[1]
     level = stack.level_of(parent) if parent.nested else None
     if level is not None:

@@ -396,6 +396,7 @@ class Stack:
             raise refusals.plain_call(verb, block)
         for level in (self.transaction, *reversed(self.levels)):
             if level.recorded in (State.FAILED, State.UNDONE, State.DOOMED, State.LOST):
+                self.unsaved = False  # this tells of it
                 raise refusals.refused(level, "commit")
 
     def fail(self, error: BaseException | None, what: str) -> None:
