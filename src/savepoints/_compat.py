@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
@@ -102,11 +103,12 @@ def streams(result: Any) -> bool:
 
 def when_result_is_made(context: Any, tell: Callable[[Any], None]) -> None:
     """Have a statement's result told of, before the caller has it (``after_execute`` is not for the driver's SQL)."""
-    make = context._setup_result_proxy
+    reference = weakref.ref(context)  # a statement that is cut off must not keep its cursor alive
 
     def made() -> Any:
+        context: Any = reference()
         del context._setup_result_proxy
-        result = make()
+        result = context._setup_result_proxy()
         tell(result)
         return result
 
