@@ -1,16 +1,19 @@
-"""How a connection becomes part of a transaction of ours."""
+"""How a connection becomes part of a transaction of ours, and how a session that had joined one leaves it."""
 
 from __future__ import annotations
 
 from sqlalchemy.engine import Connection, NestedTransaction
+from sqlalchemy.orm import Session
 
 from savepoints import _compat
 from savepoints._core import adopt
 from savepoints._core.guards import watch_engine
 from savepoints._core.roots import begin_driver, refuse_autocommit
-from savepoints._core.stack import Stack, stack_of
+from savepoints._core.stack import KEY, Stack, stack_of
 from savepoints._databases import capabilities
+from savepoints._model.levels import End
 from savepoints._model.repairs import EVERY
+from savepoints._model.states import Move
 
 
 def join(stack: Stack, connection: Connection) -> None:
@@ -41,6 +44,16 @@ def _own(stack: Stack, connection: Connection) -> None:
         begun = _compat.begun_on(transaction, connection)
         if isinstance(begun, NestedTransaction):
             stack.owned.add(begun)
+
+
+def part(stack: Stack, session: Session, how: End) -> None:
+    """A session that had joined a connection's transaction leaves it; the transaction goes on."""
+    for level in reversed(stack.levels):
+        if getattr(level.mark, "session", None) is session:
+            stack.end_above(level, Move.OUTER_ROLLBACK, how)
+            stack.end(level, Move.OUTER_ROLLBACK, how)
+    stack.sessions.remove(session)
+    session.info.pop(KEY, None)
 
 
 def steer(stack: Stack) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from savepoints import _compat, errors
 from savepoints._core import adopt, due, objects, plain, refusals, unsaved
-from savepoints._core.join import join
+from savepoints._core.join import join, part
 from savepoints._core.marks import SessionMark
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._model.levels import Cause, End
@@ -282,7 +282,7 @@ def _root_ended(session: Session, stack: Stack, kept: bool) -> None:
         return
     end = ending()
     if stack.root.session is not session:
-        stack.part_with(session, End(f"its session ended the transaction by {end}"))
+        part(stack, session, End(f"its session ended the transaction by {end}"))
     elif kept:
         stack.committed(End(f"committed by {end}"))
     else:

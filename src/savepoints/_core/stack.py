@@ -44,8 +44,7 @@ KEY = "savepoints"
 
 def stack_of(connection: Connection) -> Stack | None:
     """The stack that a connection belongs to."""
-    stack: Stack | None = vars(connection).get(KEY)
-    return stack
+    return vars(connection).get(KEY)
 
 
 def detach(stack: Stack) -> None:
@@ -377,15 +376,6 @@ class Stack:
         hooks.end(self, transaction, Occasion.UNKNOWN if transaction.recorded is State.UNKNOWN else Occasion.ROLLBACK)
         if not transaction.block:
             detach(self)
-
-    def part_with(self, session: Session, how: End) -> None:
-        """A session that had joined a connection's transaction leaves it; the transaction goes on."""
-        for level in reversed(self.levels):
-            if getattr(level.mark, "session", None) is session:
-                self.end_above(level, Move.OUTER_ROLLBACK, how)
-                self.end(level, Move.OUTER_ROLLBACK, how)
-        self.sessions.remove(session)
-        session.info.pop(KEY, None)
 
     def refuse_commit(self, verb: str) -> None:
         """Refuse a plain commit inside a block of ours, and where the transaction cannot be committed."""
