@@ -38,7 +38,7 @@ from savepoints._load.databases import postgresql
 from savepoints._load.databases.postgresql.staging import Staging
 from savepoints._load.databases.postgresql.verdict import Verdict
 from savepoints._load.databases.sqlite import OneStatement
-from tests.load.slowly import slowly
+from tests.load.slowly import emptied, slowly
 from tests.servers import Postgres
 
 TABLE = "thing"
@@ -92,6 +92,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if request.param == "server":
         server: Postgres = request.getfixturevalue("postgres")
         engine = create_engine(server.url())
+        emptied(engine)
     else:
         engine = create_engine("sqlite://")
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
