@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError
 
 from savepoints._databases import capabilities
 from savepoints._load.convert import Conversion
+from tests.harness.sites import POSTGRESQL_RESET
 
 Row = tuple[Any, ...]
+
+
+def emptied(engine: Engine) -> None:
+    """Other tests on the same server leave their tables."""
+    with engine.begin() as connection:
+        for statement in POSTGRESQL_RESET:
+            connection.exec_driver_sql(statement)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from savepoints import Report, load
 from savepoints._load.databases import postgresql
 from savepoints._load.databases.postgresql import copying
 from savepoints._load.intake import Intake, Piece
-from tests.load.slowly import Row, Slow, slowly
+from tests.load.slowly import Row, Slow, emptied, slowly
 from tests.servers import Postgres
 
 
@@ -216,6 +216,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     server: Postgres = request.getfixturevalue(request.param)
     driver = "psycopg" if request.param == "postgres" else "psycopg2"
     engine = create_engine(server.url(f"postgresql+{driver}"))
+    emptied(engine)
     yield engine
     engine.dispose()
 
