@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, MetaData, Table
 from sqlalchemy.exc import DBAPIError
 
 from savepoints._databases import capabilities
@@ -19,8 +19,7 @@ Row = tuple[Any, ...]
 def emptied(engine: Engine) -> None:
     """Other tests on the same server leave their tables."""
     with engine.begin() as connection:
-        for statement in POSTGRESQL_RESET:
-            connection.exec_driver_sql(statement)
+        POSTGRESQL_RESET.empty(connection, MetaData())
 
 
 @dataclass
