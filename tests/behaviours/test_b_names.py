@@ -253,7 +253,7 @@ async def test_b35_labels_that_look_like_generated_names_do_not_clash(world: Wor
         await world.savepoint(t, "first")
         generated = controls(world)[0].split()[-1]
         await world.insert(t, 1)
-        for label in (generated, "sp_1", "sp_2", "sa_savepoint_1", "sa_savepoint_2"):
+        for label in (generated, "savepoints_1", "savepoints_2", "sa_savepoint_1", "sa_savepoint_2"):
             await world.savepoint(t, label)
             await world.insert(t, 2)
             await world.rollback_to(t, label)

@@ -337,7 +337,8 @@ async def test_names_on_a_connection(world: World) -> None:
         for label in ("a", "b"):
             async with world.savepoint(t, label), world.savepoint(t, "c"):
                 pass
-    round = ["SAVEPOINT sp_1", "SAVEPOINT sp_2", "RELEASE SAVEPOINT sp_2", "RELEASE SAVEPOINT sp_1"]
+    first, second = "SAVEPOINT savepoints_1", "SAVEPOINT savepoints_2"
+    round = [first, second, f"RELEASE {second}", f"RELEASE {first}"]
     assert world.transcript.sent() == ["BEGIN", *round, *round, "COMMIT"]
 
 

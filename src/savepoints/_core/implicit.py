@@ -29,8 +29,8 @@ EffectOf = Callable[[str], tuple[Effect, str] | None]
 #: No statement is sent then.
 _REFUSED = frozenset({State.FAILED, State.LOST})
 
-_SAVEPOINT = "SAVEPOINT sp_probe"
-_RELEASE = "RELEASE SAVEPOINT sp_probe"
+_SAVEPOINT = "SAVEPOINT savepoints_probe"
+_RELEASE = "RELEASE SAVEPOINT savepoints_probe"
 
 
 class Doubt(NamedTuple):

@@ -95,7 +95,7 @@ class ConnectionMark:
         self.stack = stack
         self.connection = connection
         # by depth, so that drivers which prepare statements see the same few texts again and again
-        self.name = f"sp_{len(stack.levels) + 1}"
+        self.name = f"savepoints_{len(stack.levels) + 1}"
         wire = stack.row_of(connection).wire
         if wire is None:
             connection.dialect.do_savepoint(connection, self.name)
