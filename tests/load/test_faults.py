@@ -111,6 +111,18 @@ async def test_deferred_keys_without_a_right_to_temporary_tables(world: World) -
             connection.execute(text("DROP ROLE visitor"))
 
 
+def test_a_value_that_the_driver_cannot_send_behind_a_duplicate() -> None:
+    """sqlite3 raises the error of the statement before, for resetting it tells that again."""
+    engine = create_engine("sqlite://")
+    thing = Table("thing", MetaData(), Column("id", Integer, primary_key=True), Column("name", String, unique=True))
+    with transaction(engine) as connection:
+        thing.metadata.create_all(connection)
+        report = load(connection, thing, [(5, "x"), (2**70, "y"), (5, "z"), (2**70, "y"), (7, "\ud800"), (6, "z")])
+        kinds = [(one.number, one.kind) for one in report.rejects]
+        assert kinds == [(1, "type"), (2, "unique"), (3, "type"), (4, "encoding")]
+    engine.dispose()
+
+
 def test_a_deferred_key_of_a_counted_column() -> None:
     """Nobody knows before the row is in what its key will be, and so whether that has a parent."""
     engine = create_engine("sqlite://")

@@ -197,6 +197,10 @@ class OneStatement:
         capabilities = self._job.capabilities
         if capabilities.standing(driver) is Aftermath.LOST:
             raise error
+        unfit = examiner.unbound(row)
+        if unfit is not None:  # the driver may tell the error of the statement before in place of its own
+            self._enter(row, place, unfit, outcome, examiner)
+            return
         known = examiner.same.get(str(error))
         if known is not None and self._examined >= EXAMINED:
             outcome.refused[place] = known

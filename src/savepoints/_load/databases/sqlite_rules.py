@@ -232,6 +232,13 @@ class Examiner:
             return self._orphan(self._enforced[0], row, code)
         return next(self.orphaned(row, self._enforced), None)
 
+    def unbound(self, row: Row) -> Reason | None:
+        """What is wrong with a row that the driver cannot even send."""
+        name = self._unbound(row)
+        if name is None:
+            return None
+        return reason(Fault.ENCODING if isinstance(row[self._place[name]], str) else Fault.TYPE, name)
+
     def _unbound(self, row: Row) -> str | None:
         """Which cell the driver could not bind."""
         if _BOUND.issuperset(map(type, row)) and all(map(_is_bound, row)):
