@@ -15,6 +15,9 @@ from contextvars import ContextVar
 from types import AsyncGeneratorType, CodeType, FrameType
 from typing import Any, NamedTuple, cast
 
+#: Tasks of one loop.
+_MANY = 1000
+
 _PACKAGES = (
     *("savepoints", "sqlalchemy", "tenacity", "contextlib", "asyncio", "greenlet", "anyio", "concurrent", "threading"),
 )
@@ -147,7 +150,10 @@ def _outward(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _waiting_for(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     """The frames of the task that waits for a task of SQLAlchemy's, which its innermost frame holds."""
-    for other in asyncio.all_tasks():
+    tasks = asyncio.all_tasks()
+    if len(tasks) > _MANY:  # to look through them would cost more than the place is worth
+        return
+    for other in tasks:
         frames: list[FrameType] = []
         step: Any = other.get_coro()
         while (frame := getattr(step, "cr_frame", None) or getattr(step, "ag_frame", None)) is not None:
