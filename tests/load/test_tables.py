@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 
+from tests.harness.models import item
 from tests.harness.world import World
 
 pytestmark = pytest.mark.needs("loader", "core")
@@ -32,6 +33,24 @@ def make(world: World, *statements: str, tables: MetaData | None = None) -> None
             connection.execute(text(statement))
         if tables is not None:
             tables.create_all(connection)
+
+
+@pytest.mark.needs("many_writers")
+async def test_a_table_whose_schema_is_translated(world: World) -> None:
+    """Rows go where SQLAlchemy's own statements go, not into the table of the same name beside it."""
+    make(world, "CREATE SCHEMA tenant")
+    with world.aside.begin() as connection:
+        item.create(connection.execution_options(schema_translate_map={None: "tenant"}))
+    try:
+        engine = world.engine.execution_options(schema_translate_map={None: "tenant"})
+        async with world.transaction(engine) as target:
+            for into in (item, World.Item):
+                report = await world.load(target, into, [(1, "a"), (1, "b"), (2, "c")])
+                assert report.loaded == (2 if into is item else 0)
+            assert await world.seen(target) == [(1, "a"), (2, "c")]
+        assert world.rows() == []
+    finally:
+        make(world, "DROP TABLE tenant.item", "DROP SCHEMA tenant")
 
 
 @pytest.mark.needs("many_writers", "deferred")

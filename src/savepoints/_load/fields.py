@@ -30,8 +30,8 @@ class Target:
         self._by_name: dict[str, Column[Any]] = {column.name: column for column in table.columns}
         for prop in () if mapper is None else mapper.column_attrs:
             column = prop.columns[0]
-            if isinstance(column, Column) and column.table is table:
-                self._by_name.setdefault(prop.key, column)
+            if isinstance(column, Column) and column.table is mapper.local_table:  # type: ignore[union-attr]
+                self._by_name.setdefault(prop.key, table.columns[column.key])
 
     @property
     def name(self) -> str:
@@ -83,10 +83,17 @@ def target_of(connection: Connection, found: Any) -> Target:
     if isinstance(found, str):
         return Target(_reflected(connection, found), None)
     table, mapper = (found, None) if isinstance(found, Table) else _mapped(found)
-    schema = connection.get_execution_options().get("schema_translate_map", {}).get(table.schema, table.schema)
-    if not inspect(connection).has_table(table.name, schema=schema):
-        raise _missing(connection, table.name, schema)
-    return Target(table, mapper)
+    there = _translated(connection, table)
+    if not inspect(connection).has_table(there.name, schema=there.schema):
+        raise _missing(connection, there.name, there.schema)
+    return Target(there, mapper)
+
+
+def _translated(connection: Connection, table: Table) -> Table:
+    """The table in the schema that ``schema_translate_map`` means: what goes past SQLAlchemy is not translated."""
+    names = connection.get_execution_options().get("schema_translate_map") or {}
+    schema = names.get(table.schema, table.schema)
+    return table if schema == table.schema else table.to_metadata(MetaData(), schema=schema)  # type: ignore[arg-type]
 
 
 def _mapped(found: Any) -> tuple[Table, Mapper[Any]]:

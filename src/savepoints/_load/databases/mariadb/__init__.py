@@ -35,7 +35,7 @@ FIRST, NEXT = 200, 1000
 
 def algorithm(job: Job) -> Algorithm:
     """The fastest way that the version allows."""
-    table = table_of(job.connection, job.table)
+    table = table_of(job.table)
     mode = session.prepare(job, table)
     version = job.connection.dialect.server_version_info or (0,)
     if "ORACLE" in mode:

@@ -152,15 +152,9 @@ def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def table_of(connection: Connection, table: Table) -> str:
+def table_of(table: Table) -> str:
     """The table's name, as SQL."""
-    return ".".join(map(_quoted, filter(None, (_schema(connection, table), table.name))))
-
-
-def _schema(connection: Connection, table: Table) -> str | None:
-    given = connection.get_execution_options().get("schema_translate_map") or {}
-    found: str | None = given.get(table.schema, table.schema)
-    return found
+    return ".".join(map(_quoted, filter(None, (table.schema, table.name))))
 
 
 class Rules:
@@ -181,7 +175,7 @@ class Rules:
         self._ask = connection.exec_driver_sql
         self.quote = _quoted
         self.table = name
-        place = (_schema(connection, table) or str(self._ask("SELECT DATABASE()").scalar()), table.name)
+        place = (table.schema or str(self._ask("SELECT DATABASE()").scalar()), table.name)
         self.columns = {row[0]: Column(row[0], row[1], row[2], row[3], row[6]) for row in self._show("FULL COLUMNS")}
         self.uniques = self._uniques()
         self.primary = self.uniques.get("PRIMARY", ())
