@@ -103,7 +103,8 @@ class OneStatement:
         found = self._of_columns.get(columns)
         if found is None:
             statement = insertion(self._job.table, columns, self._connection.dialect)
-            found = statement, Examiner(self._rules, columns, self._ask, foreign_keys=self._enforces)
+            examiner = Examiner(self._rules, columns, self._ask, foreign_keys=self._enforces, key=self._key)
+            found = statement, examiner
             self._of_columns[columns] = found
         return found
 

@@ -127,9 +127,12 @@ class Examiner:
         rules: The table's.
         columns: What rows hold.
         ask: Sends a SELECT and gives its rows.
+        key: By which a row is known that is there already; it need not be unique.
     """
 
-    def __init__(self, rules: Rules, columns: Columns, ask: Ask, *, foreign_keys: bool) -> None:
+    def __init__(
+        self, rules: Rules, columns: Columns, ask: Ask, *, foreign_keys: bool, key: tuple[str, ...] = ()
+    ) -> None:
         self._rules = rules
         self._all = ask
         self._place = dict(zip((column.name for column in columns), count(), strict=False))
@@ -147,14 +150,15 @@ class Examiner:
         quote = rules._quote
         cast = ", ".join(f"CAST(? AS {rules.types[name] or 'BLOB'}) AS {quote(name)}" for name in known)
         self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
-        self._find = {names: self._finding(names) for names in self._uniques}
+        sought = {*self._uniques, key} if key and known.keys() >= set(key) else self._uniques.keys()
+        self._find = {names: self._finding(names) for names in sought}
         self._find_many = {names: self._finding_many(names) for names in self._uniques if len(names) == 1}
         self._parents = {one: self._parent(one) for one in self._enforced}
         of_keys = {name for one in rules.foreign_keys for name in one.columns}
         left_out = [name for name in rules.defaults if name in of_keys and name not in known]
         #: What SQLite will put where rows leave out a column of a foreign key.
         self._filled = {name: ask(f"SELECT {rules.defaults[name]}", ())[0][0] for name in left_out}
-        keys = (*self._uniques, *(names for one in rules.foreign_keys for names in (one.columns, one.referred)))
+        keys = (*sought, *(names for one in rules.foreign_keys for names in (one.columns, one.referred)))
         self._getters = {names: self._getter(names) for names in keys}
 
     def _ask(self, sql: str, parameters: Sequence[Any]) -> Any:
