@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tests.harness.sites import MARIADB_RESET
@@ -26,7 +26,8 @@ def example(page: str) -> dict[str, Any]:
 def engine(mariadb: MariaDB) -> Iterator[Engine]:
     engine = create_engine(mariadb.url())
     with engine.begin() as connection:
-        MARIADB_RESET.empty(connection, MetaData())
+        for statement in (str(MARIADB_RESET.alone), *MARIADB_RESET.anew):
+            connection.exec_driver_sql(statement)
     yield engine
     engine.dispose()
 

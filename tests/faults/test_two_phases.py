@@ -66,7 +66,7 @@ async def test_f13_ctrl_c_at_every_call_of_the_driver(world: World) -> None:
     ctrl_c.calls = 0
     await unit(world, [])
     calls = ctrl_c.calls
-    assert calls >= 8
+    assert calls >= 7
     for number in range(1, calls + 1):
         for when in ("before", "after"):
             start_empty(world)

@@ -87,7 +87,7 @@ async def test_deferred_foreign_keys_are_found_in_the_load(world: World) -> None
         assert set(connection.scalars(select(child.c.id))) == {1, 3, 8}
 
 
-@pytest.mark.needs("many_writers", "loader", "core")
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
 async def test_deferred_keys_without_a_right_to_temporary_tables(world: World) -> None:
     with world.aside.begin() as connection:
         database = connection.scalar(text("SELECT current_database()"))
