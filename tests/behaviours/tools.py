@@ -23,7 +23,7 @@ BAD = text("SELECT no_such_column FROM item")
 
 def verbs(world: World) -> list[str]:
     """The transcript without the names of savepoints, which differ between the styles."""
-    return [re.sub(r"( SAVEPOINT)? (sp|sa_savepoint)_\d+$", "", s) for s in world.transcript.short()]
+    return [re.sub(r"( SAVEPOINT)? (savepoints|sa_savepoint)_\d+$", "", s) for s in world.transcript.short()]
 
 
 def wire_name(world: World) -> str:
