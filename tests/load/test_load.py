@@ -300,3 +300,14 @@ async def test_a_key_that_is_not_unique_finds_the_row_to_update(world: World) ->
         assert (report.loaded, report.updated, report.rejected) == (1, 1, 0)
         found = (await target.execute(select(product.c.name, product.c.stock).order_by(product.c.name))).all()
         assert [tuple(row) for row in found] == [("a", 7), ("b", 5)]
+
+
+@pytest.mark.needs("core")
+@pytest.mark.lacks("async")  # SQLAlchemy never closes what was detached from the pool of an async driver
+async def test_on_a_connection_detached_from_its_pool(world: World) -> None:
+    async with world.open() as t:
+        await world.run_sync(t, lambda connection: connection.detach())
+        await t.rollback()
+        async with world.transaction(t):
+            report = await world.load(t, product, [good(1), good(1), good(2, code=None)])
+        assert (report.loaded, report.rejected) == (2, 1)

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Sequence as SqlSequence
 
 from savepoints._core import past
+from savepoints._core.dialects import driver_connection
 from savepoints._databases import Fault, mariadb_faults
 from savepoints._load.algorithm import Algorithm, Job, Outcome
 from savepoints._load.bisect import Bisection
@@ -77,7 +78,7 @@ class Cutting:
         self._rules = rules
         most = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar() or 0)
         self._sender = Sender(connection, job.capabilities, job.table.name, most - 1000)
-        driver: Any = connection.connection.driver_connection
+        driver = driver_connection(connection.dialect, connection.connection)
         self._literals = Literals(self._rules.columns, driver, connection.dialect)
         self._prepared: dict[Columns, Prepared] = {}
         self._key = tuple(column.name for column in job.key)

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from savepoints import errors
+from savepoints._core.dialects import driver_connection
 from savepoints._core.raw import driver_work
 from savepoints._databases import Capabilities, Fault
 from savepoints._databases.mariadb_faults import FAULTS
@@ -154,7 +155,7 @@ class Sender:
             try:
                 cursor.execute(head + ",".join(lines[at:stop]))
                 count = cursor.rowcount
-                if self._capabilities.warned(proxy.driver_connection):
+                if self._capabilities.warned(driver_connection(self._connection.dialect, proxy)):
                     cursor.execute("SHOW WARNINGS")
                     if any(one[1] in _ALTERED for one in cursor.fetchall()):
                         raise _altered()
