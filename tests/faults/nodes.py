@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import TextClause, create_engine, text
 
 from tests.harness.world import Target, World
 from tests.servers import Galera
@@ -18,12 +18,13 @@ def aborts(connection: Any) -> int:
     return int(connection.execute(text("SHOW STATUS LIKE 'wsrep_local_bf_aborts'")).one()[1])
 
 
-async def conflict(world: World, t: Target, galera: Galera) -> None:
+async def conflict(world: World, t: Target, galera: Galera, *more: TextClause) -> None:
     """We change the row on the first node; the second commits a change of its own before us, and the first knows."""
     here = create_engine(galera.url())
     with here.connect() as watching:
         before = aborts(watching)
-        await t.execute(OURS)
+        for statement in (OURS, *more):
+            await t.execute(statement)
         with world.aside.begin() as other:
             other.execute(THEIRS)
         deadline = time.monotonic() + 20

@@ -26,6 +26,7 @@ from savepoints import (
     TransactionLost,
     attempts,
     classify,
+    is_retryable,
     savepoint,
     transaction,
 )
@@ -110,6 +111,22 @@ async def test_f17_an_abort_found_by_release_loses_all(on_a_node: World, galera:
     with fails(TransactionLost, r"RELEASE .* \(deadlock 1213\)"):
         async with world.transaction(world.source) as t, world.savepoint(t):
             await conflict(world, t, galera)
+    await theirs_alone(world)
+
+
+async def test_f17_an_abort_found_behind_a_procedure_is_no_commit_unseen(on_a_node: World, galera: Galera) -> None:
+    """What a CALL has done is asked by a RELEASE: a conflict that this is told of is one, and worth another try."""
+    world = on_a_node
+    with create_engine(galera.url()).connect() as connection:
+        connection.execute(text("CREATE OR REPLACE PROCEDURE harmless() DO 1"))
+    with fails(TransactionLost) as lost:
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 5, "ours")
+            await conflict(world, t, galera, text("CALL harmless()"))
+            await world.insert(t, 6, "ours")
+    assert is_retryable(lost.value)
+    assert lost.value.__cause__ is not None
+    assert lost.value.__cause__.args[0] == 1213
     await theirs_alone(world)
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy.engine import Connection
 
 from savepoints._core import past, refusals
-from savepoints._databases import Effect
+from savepoints._core.dialects import driver_connection
+from savepoints._databases import Aftermath, Effect
 from savepoints._model.states import State
 
 if TYPE_CHECKING:
@@ -51,8 +52,12 @@ class Doubt(NamedTuple):
                 return
             try:
                 past.send(connection.dialect, connection.connection, _RELEASE)
-            except Exception as missing:
-                error = missing
+            except Exception as refused:
+                error = refused
+                driver = driver_connection(connection.dialect, connection.connection)
+                if stack.row_of(connection).aftermath(driver, error) is Aftermath.LOST:
+                    stack.lose(error, f"the database ended the transaction, with {self.words} or after it")
+                    return
             else:
                 return
         stack.lose(error, f"the transaction was ended by a statement past SQLAlchemy, {self.words}", "unseen")

@@ -83,6 +83,8 @@ _STATES = (errors.TransactionLost, errors.TransactionFailed, errors.TransactionD
 
 def _classified(error: BaseException, rows: Iterable[Capabilities]) -> Classification | None:
     """The error by itself; None where it is not one of a database."""
+    if isinstance(error, errors.SavepointsError):  # what it came of is looked at by itself
+        return None
     if isinstance(error, PendingRollbackError):
         return Classification(Kind.CONSEQUENCE)
     if isinstance(error, DBAPIError):
