@@ -87,7 +87,7 @@ def _before_cursor_execute(
         stack.turn.check_process("send SQL")
     if len(stack.begun) < len(stack.root.connections):
         stack.note_begin(connection)
-    if stack.inspects:
+    if stack.doubt is not None or not statement.startswith(stack.harmless):
         implicit.watch(stack, connection, statement)
     if stack.transaction.recorded is not _OPEN or stack.top.recorded is _UNDONE:
         _guard(stack)

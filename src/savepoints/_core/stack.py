@@ -73,8 +73,8 @@ class Stack:
         "due",
         "face",
         "first",
+        "harmless",
         "hooked",
-        "inspects",
         "joined",
         "kept",
         "leaving",
@@ -122,7 +122,7 @@ class Stack:
         self.turn = tasks.Turn()
         self.begun: dict[int, Any] = {}  # driver connections that are known to have begun, by id of the connection
         self.first: set[int] = set()  # those on which a first statement is under way, with which the driver begins
-        self.inspects = False  # on one of the connections a statement may end the transaction by itself
+        self.harmless: tuple[str, ...] = ("",)  # how statements begin that none of the databases has to be asked about
         self.rolling = False  # a plain ROLLBACK TO is under way: the guard lets it through
         self.settled = False  # what SQLAlchemy sends now to end savepoints need not be sent
         self.sent: dict[int, str] = {}  # the name of the last SAVEPOINT that SQLAlchemy sent, by id of the connection
@@ -198,7 +198,8 @@ class Stack:
     def take(self, connection: Connection) -> None:
         """The connection belongs to this stack from now on."""
         vars(connection)[KEY] = self
-        self.inspects = self.inspects or capabilities(connection.dialect).effect is not None
+        if (row := capabilities(connection.dialect)).effect is not None:
+            self.harmless = tuple(start for start in row.harmless if start.startswith(self.harmless))
         if connection not in self.root.connections:
             self.root.connections.append(connection)
 
@@ -224,10 +225,9 @@ class Stack:
         """Ask SQLAlchemy and the drivers what happened past our listeners; costs no round trip."""
         if self.turn.taken:
             return
-        transaction = self.transaction
-        if transaction.refresh is not None:
-            transaction.refresh()
-        if transaction.recorded in _UNDER_WAY:
+        if (refresh := self.transaction.refresh) is not None:
+            refresh()
+        if self.transaction.recorded in _UNDER_WAY:
             for connection in self.root.connections:
                 if connection.invalidated:
                     self.lose(None, "the connection was discarded")

@@ -16,6 +16,10 @@ _ENDS = re.compile(
 )
 
 
+#: How the usual statements begin, which end nothing.
+HARMLESS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "SAVEPOINT", "RELEASE", "ROLLBACK TO")
+
+
 def effect(text: str) -> tuple[Effect, str] | None:
     """Whether a text begins by ending the transaction, and the word that tells it."""
     found = _ENDS.match(text)

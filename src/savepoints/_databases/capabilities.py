@@ -174,6 +174,7 @@ class Capabilities:
         commit_unanswered: Whether an error of COMMIT leaves open what became of it, though the connection lives.
         effect: What a statement does to the transaction besides its work, and the words that tell it; None where
             nobody has listed such statements. (``standing`` tells it afterwards, unless the driver has begun anew.)
+        harmless: How statements begin for which ``effect`` is not asked: it costs each of them a microsecond.
         warned: Whether the server's last answer came with warnings, from the driver connection.
         warnings: SQL that asks for these warnings; the number of each is its second value.
         not_rolled_back: The number of the warning that some rows cannot be rolled back.
@@ -241,6 +242,7 @@ class Capabilities:
     in_transaction: str | None = None
     commit_unanswered: Callable[[BaseException], bool | None] = _none
     effect: Callable[[str], tuple[Effect, str] | None] | None = None
+    harmless: tuple[str, ...] = ()
     warned: Callable[[Any], bool | None] = _none
     warnings: str | None = None
     not_rolled_back: int | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from savepoints._databases.as_text import effect
+from savepoints._databases.as_text import HARMLESS, effect
 from savepoints._databases.capabilities import (
     Aftermath,
     Capabilities,
@@ -258,6 +258,7 @@ def _row(
         fault=fault,
         standing=standing,
         effect=effect,
+        harmless=HARMLESS,
         rollback_left_out=rollback_left_out,
         two_phase=None,
         commit_number=f"SELECT CAST(pg_current_xact_id_if_assigned() AS text), {_LIFE}",

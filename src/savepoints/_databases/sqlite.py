@@ -11,7 +11,7 @@ import re
 import sqlite3
 from typing import Any
 
-from savepoints._databases.as_text import effect
+from savepoints._databases.as_text import HARMLESS, effect
 from savepoints._databases.capabilities import (
     Aftermath,
     Capabilities,
@@ -185,6 +185,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         driver_autocommit=driver_autocommit,
         standing=standing,
         effect=effect,
+        harmless=HARMLESS,
         two_phase="SQLite has no PREPARE: its COMMIT is one step",
         begin="BEGIN",
         begin_immediate="BEGIN IMMEDIATE",
