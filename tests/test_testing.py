@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from savepoints import NotSupported, WrongArgument, _retry, classify, transaction
+from savepoints import CommitOutcomeUnknown, NotSupported, Outcome, WrongArgument, _retry, classify, transaction
 from savepoints.testing import inject, instant_retries, lose_commit
 
 
@@ -93,3 +94,41 @@ def test_instant_retries_can_be_nested() -> None:
             _retry.pause(3600)
         _retry.pause(3600)
     _retry.pause(0)
+
+
+@pytest.mark.parametrize("way", ["refused", "lost"])
+def test_at_several_commits_one_after_the_other(tmp_path: Path, way: str) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'test.db'}")
+    with (
+        inject(engine, "busy", commit=2, times=2)
+        if way == "refused"
+        else lose_commit(engine, stored=False, commit=2, times=2) as fault
+    ):
+        ends = []
+        for _ in range(4):
+            try:
+                with transaction(engine) as connection:
+                    connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS thing (id INTEGER)")
+            except Exception as error:
+                ends.append(type(error).__name__)
+            else:
+                ends.append("stored")
+    word = "OperationalError" if way == "refused" else "CommitOutcomeUnknown"
+    assert ends == ["stored", word, word, "stored"]
+    assert fault.fired == 2
+    engine.dispose()
+
+
+def test_an_unknown_commit_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'test.db'}")
+    with (
+        pytest.raises(CommitOutcomeUnknown) as caught,
+        lose_commit(engine, stored=False),
+        transaction(engine, track_commit=lambda connection: False) as connection,
+    ):
+        connection.exec_driver_sql("CREATE TABLE thing (id INTEGER)")
+    assert caught.value.resolve(engine) is Outcome.ROLLED_BACK
+    there = pickle.loads(pickle.dumps(caught.value))
+    assert str(there) == str(caught.value)
+    assert there.resolve(engine) is Outcome.UNKNOWN
+    engine.dispose()

@@ -57,7 +57,11 @@ class Attempts(_Tries[T]):
         accepts = partial(retrying.accepts, course, engine)
         loop = iter(retrying.sync_loop(course, lambda error: True))
         for manager in loop:
-            yield Attempt(lambda: TransactionBlock(self._source, self._asked), course, accepts, loop, manager)
+            attempt: Attempt[T] = Attempt(
+                lambda: TransactionBlock(self._source, self._asked), course, accepts, loop, manager
+            )
+            yield attempt
+            attempt.check_entered()
 
 
 class AsyncAttempts(_Tries[T]):
@@ -84,13 +88,17 @@ class _AsyncRounds(Generic[T]):
         self._course = course
         self._accepts = accepts
         self._loop = loop
+        self._last: AsyncAttempt[T] | None = None
 
     def __aiter__(self) -> _AsyncRounds[T]:
         return self
 
     async def __anext__(self) -> AsyncAttempt[T]:
+        if self._last is not None:
+            self._last.check_entered()
         manager = await anext(self._loop)
-        return AsyncAttempt(self._open_block, self._course, self._accepts, self._loop, manager)
+        self._last = AsyncAttempt(self._open_block, self._course, self._accepts, self._loop, manager)
+        return self._last
 
 
 class _Try(Generic[T]):
@@ -107,6 +115,17 @@ class _Try(Generic[T]):
         """1 for the first try."""
         number: int = self._manager.retry_state.attempt_number
         return number
+
+    def check_entered(self) -> None:
+        """The round is over.
+
+        Raises:
+            OutOfOrder: Its try was never begun: the loop would go round for ever.
+        """
+        if self._block is None:
+            raise errors.OutOfOrder(
+                "a round of attempts() has not entered its try", hint="leave the loop by `break` where nothing is to do"
+            )
 
     def _failed(self, error: BaseException) -> None:
         self._manager.retry_state.set_exception((type(error), error, error.__traceback__))

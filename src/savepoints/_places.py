@@ -92,12 +92,14 @@ def caller() -> Place:
 class Ending(NamedTuple):
     """Which call of SQLAlchemy ended something behind us, and where it was made.
 
-    ``by_error``: it was the end of a ``with`` that an error has left.
+    ``by_error``: it was the end of a ``with`` that an error has left. ``by_session``: a session or its transaction was
+    ended, not a connection past it.
     """
 
     verb: str
     place: Place
     by_error: bool = False
+    by_session: bool = False
 
     def __str__(self) -> str:
         return f"{self.verb}() at {self.place}"
@@ -108,22 +110,18 @@ class Ending(NamedTuple):
         owner, _, method = self.verb.partition(".")
         return not self.by_error and owner in _CLOSED and method in ("close", "reset", "__exit__", "__aexit__")
 
-    @property
-    def by_session(self) -> bool:
-        """A call on a session or its transaction, not on a connection."""
-        return "Session" in self.verb
-
 
 def ending() -> Ending:
     """The call of SQLAlchemy that the user's line made."""
-    verb, by_error = "rollback", False
+    verb, by_error, by_session = "rollback", False, False
     for frame in _outward(sys._getframe(1)):
         if frame.f_code not in _inside and not _is_inside(frame):
-            return Ending(verb, _place(frame), by_error)
+            return Ending(verb, _place(frame), by_error, by_session)
         name = frame.f_code.co_qualname
         if name.partition(".")[0] in _ENDERS:
             verb, by_error = name, _left_by_error(frame)
-    return Ending(verb, _place(None), by_error)
+            by_session = by_session or "Session" in name
+    return Ending(verb, _place(None), by_error, by_session)
 
 
 def _left_by_error(exit: FrameType) -> bool:

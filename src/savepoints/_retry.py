@@ -6,6 +6,7 @@ On tenacity: its loop drives, and its waits can be given. Nothing here knows of 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,9 +57,10 @@ class Retry:
         if self.timeout is not None and (not _is_number(self.timeout) or self.timeout <= 0):
             raise _wrong("timeout", "a number of seconds above 0", self.timeout)
         self._check_wait()
-        for name, function in (("on", self.on), ("before_retry", self.before_retry)):
-            if function is not None and not callable(function):
-                raise _wrong(name, "a function", function)
+        functions: dict[str, Any] = {"on": self.on, "before_retry": self.before_retry}
+        for name, function in functions.items():
+            if function is not None and (not callable(function) or isinstance(function, type)):
+                raise _wrong(name, "a function that is given the error", function)
 
     def _check_wait(self) -> None:
         wait = self.wait
@@ -91,11 +93,11 @@ _DEFAULT_WAIT = wait_random_exponential(multiplier=0.05, max=2)
 
 
 def _is_number(found: object) -> bool:
-    return isinstance(found, (int, float)) and not isinstance(found, bool)
+    return isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
 
 
 def _wrong(name: str, wanted: str, found: object) -> errors.WrongArgument:
-    shown = repr(found) if _is_number(found) else errors.kind_of(found)
+    shown = repr(found) if type(found) in (int, float) else errors.kind_of(found)
     return errors.WrongArgument(f"{name} of a Retry is {wanted}, not {shown}", hint="see `savepoints.Retry`")
 
 
@@ -126,7 +128,8 @@ class Course:
         """Whether another try makes sense, by the error alone."""
         if not isinstance(error, Exception) or isinstance(error, _FINAL):
             return False
-        return bool(self._on(error))
+        with _after(error):
+            return bool(self._on(error))
 
     def given_up(self, state: RetryCallState) -> Any:
         """No other try: the last error passes as it is, with what came before."""
@@ -152,9 +155,19 @@ class Course:
         self._history.append(
             f"try {number}{most} failed with {self._describe(error)}; the next one came {seconds:.3g} s later"
         )
-        if self.retry.before_retry is not None:
-            return self.retry.before_retry(number, error, seconds)
-        return None
+        with _after(error):
+            return None if self.retry.before_retry is None else self.retry.before_retry(number, error, seconds)
+
+
+@contextmanager
+def _after(first: BaseException) -> Iterator[None]:
+    """What a function of the rule raises has come after the error that it was asked about."""
+    try:
+        yield
+    except BaseException as own:
+        if own.__context__ is None and own is not first:
+            own.__context__ = first
+        raise
 
 
 _FINAL = (errors.CommitOutcomeUnknown, errors.HookErrors, errors.NestedRetry, errors.Rollback)

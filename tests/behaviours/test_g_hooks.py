@@ -49,6 +49,40 @@ def hooks(world: World, target: Target, log: Log, name: str) -> None:
 
 
 @each_verb
+async def test_g_a_generator_is_no_hook(world: World, verb: str) -> None:
+    def generator() -> Any:
+        yield
+
+    async with world.transaction(world.source) as t:
+        for function in (generator, partial(generator)):
+            with refused(world, WrongArgument, "not a generator"):
+                world.hook(verb, t, function)
+
+
+@pytest.mark.needs("orm")
+@pytest.mark.lacks("no_begin")
+async def test_g_a_plain_block_of_the_session_that_an_error_has_left(world: World) -> None:
+    """However the session's own transaction is rolled back, its rollback hooks run."""
+    log: Log = []
+    async with world.open() as t:
+        with fails(Oops):
+            async with t.begin():
+                await t.execute(row(1))
+                hooks(world, t, log, "plain")
+                raise Oops
+    assert log == ["r:plain"]
+    assert world.rows() == []
+
+
+async def test_g_no_commit_hook_before_a_commit_that_will_not_be(world: World) -> None:
+    log: Log = []
+    async with world.transaction(world.source) as t:
+        hooks(world, t, log, "doomed")
+        world.current_transaction(t).doom("only looking")
+    assert log == ["r:doomed"]
+
+
+@each_verb
 async def test_g102_no_hook_outside_a_transaction(world: World, verb: str) -> None:
     log: Log = []
     async with world.open() as t:

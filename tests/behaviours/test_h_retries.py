@@ -18,6 +18,7 @@ from savepoints import (
     CommitOutcomeUnknown,
     HookErrors,
     NestedRetry,
+    OutOfOrder,
     Retry,
     TransactionLost,
     WrongArgument,
@@ -790,9 +791,36 @@ async def test_h_the_rule_is_checked_at_once() -> None:
         ({"wait": "long"}, "wait"),
         ({"on": OperationalError("x", None, Exception())}, "a function"),
         ({"before_retry": 3}, "a function"),
+        ({"on": KeyError}, "a function that is given the error"),  # it can be called, and what it gives is true
+        ({"attempts": None, "timeout": float("inf")}, "above 0"),
+        ({"timeout": float("nan")}, "above 0"),
+        ({"wait": float("nan")}, "not below 0"),
     ):
         with pytest.raises(WrongArgument, match=match):
             Retry(**wrong)
+
+
+async def test_h_an_error_of_the_rule_itself_keeps_the_first(world: World) -> None:
+    """The database's error is its context."""
+
+    def fails_itself(*_: object) -> bool:
+        raise Oops
+
+    for retry in (Retry(wait=0, on=fails_itself), Retry(wait=0, before_retry=fails_itself)):
+        with inject(world.engine, transient(world), statement=1), fails(Oops) as caught:
+            async for attempt in world.attempts(world.source, retry):
+                async with attempt as t:
+                    await world.insert(t, 1)
+        assert isinstance(caught.value.__context__, (DBAPIError, TransactionLost))
+
+
+async def test_h_a_round_that_does_not_enter_its_try_ends_the_loop(world: World) -> None:
+    rounds = 0
+    with fails(OutOfOrder, "has not entered its try"):
+        async for _ in world.attempts(world.source, Retry(attempts=3)):
+            rounds += 1
+            assert rounds < 3
+    assert rounds == 1
 
 
 async def test_h_a_wait_that_becomes_negative_is_found(world: World) -> None:
@@ -814,6 +842,12 @@ async def test_h_a_rule_is_for_a_source_and_for_functions(world: World) -> None:
         with refused(world, WrongArgument, "cannot run twice"):
             async with world.transaction(world.source, retry=Retry()):
                 pass
+
+        async def is_there(connection: Any) -> bool:
+            return False
+
+        with refused(world, WrongArgument, "track_commit is an async function"):
+            savepoints.attempts(bare(world.source), track_commit=is_there)  # type: ignore[arg-type]
         with refused(world, WrongArgument, "track_commit"):
             savepoints.attempts(bare(world.source), track_commit="yes")  # type: ignore[call-overload]
 

@@ -35,7 +35,11 @@ def before_commit(stack: Stack) -> Iterator[Hook]:
         found = hooks.waiting(Occasion.BEFORE_COMMIT, (level.hooks for level in (transaction, *stack.levels)))
         if not found:
             return
-        yield from (hook for hook in found if hook.is_pending)
+        for hook in found:
+            if transaction.recorded is not State.OPEN:  # no COMMIT will follow
+                return
+            if hook.is_pending:
+                yield hook
     raise errors.OutOfOrder(
         f"before_commit hooks of {refusals.called(transaction)} registered new ones {_ROUNDS} times over",
         hint="let a hook do its work itself",

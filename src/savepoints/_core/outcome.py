@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from savepoints import errors
 from savepoints._databases import Capabilities, Outcome
+from savepoints._model.hooks import is_async
 
 #: True: the database is asked by the transaction's number. A function: it is asked, on a connection of its own.
 Track = bool | Callable[[Connection], bool | None]
@@ -21,6 +22,11 @@ def checked_track(track: Any) -> Track:
     Raises:
         WrongArgument: It is neither a bool nor a function.
     """
+    if callable(track) and is_async(track):
+        raise errors.WrongArgument(
+            "track_commit is an async function, and it is called with a sync connection, on both faces",
+            hint="give a function that is not async",
+        )
     if isinstance(track, bool) or callable(track):
         found: Track = track
         return found
@@ -42,6 +48,10 @@ class Tracker:
         self._life: str | None = None
         self._connection: Connection | None = None
         self._prepares = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process nobody can be asked: what a function closes over cannot be sent there."""
+        return Tracker, (False,)
 
     def check(self, row: Capabilities) -> None:
         """Refuse a database that cannot be asked.
@@ -81,9 +91,11 @@ class Tracker:
         """What became of it, asked on another connection."""
         if callable(self._track):
             stored = self._track(connection)
-            if not stored and (stored is None or self._prepares):
-                return Outcome.UNKNOWN  # what is prepared can be committed by anybody at any time
-            return Outcome.COMMITTED if stored else Outcome.ROLLED_BACK
+            if not isinstance(stored, int):  # some databases have 0 and 1 for False and True
+                return Outcome.UNKNOWN
+            if not stored:  # what is prepared can be committed by anybody at any time
+                return Outcome.UNKNOWN if self._prepares else Outcome.ROLLED_BACK
+            return Outcome.COMMITTED
         if self._row is None or self._row.commit_status is None:
             return Outcome.UNKNOWN
         if self._number is None:

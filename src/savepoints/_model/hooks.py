@@ -108,8 +108,7 @@ class Hook:
 
 def is_async(function: Callable[..., object]) -> bool:
     """Whether calling it gives something to be awaited, as far as can be told before the call."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _bare(function)
     call = getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
@@ -125,8 +124,19 @@ def checked(function: Any, verb: str) -> Callable[..., object]:
             f"{verb} takes a function, not {errors.kind_of(function)}",
             hint="give the function itself, and after it the arguments that it is to be called with",
         )
+    if inspect.isgeneratorfunction(_bare(function)) or inspect.isasyncgenfunction(_bare(function)):
+        raise errors.WrongArgument(
+            f"{verb} takes a function, not a generator: nobody would run it", hint="use `return`"
+        )
     found: Callable[..., object] = function
     return found
+
+
+def _bare(function: Any) -> Any:
+    """The function behind arguments that were given before."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 # Note [What becomes of hooks]

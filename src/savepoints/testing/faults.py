@@ -37,10 +37,11 @@ class Fault:
         """A transaction begins: its statements are counted anew."""
         self._count = 0
 
-    def strikes(self) -> bool:
-        """Count one, and say whether it is the one."""
+    def strikes(self, *, further: bool = False) -> bool:
+        """Count one, and say whether it is the one; or ``further`` ones, too."""
         self._count += 1
-        if self._count != self._at or self.fired >= self._times:
+        is_due = self._count >= self._at if further else self._count == self._at
+        if not is_due or self.fired >= self._times:
             return False
         self.fired += 1
         return True
@@ -63,7 +64,7 @@ def inject(
         kind: A `savepoints.Kind`, or its name: "serialization failure", "deadlock", "lock timeout", "busy", ...
         statement: At which statement of a transaction; what steers it (SAVEPOINT, ROLLBACK, ...) does not count.
         commit: Instead: at which COMMIT.
-        times: In how many transactions, one after the other, or at how many COMMITs.
+        times: In how many transactions, one after the other, or at how many COMMITs from that one on.
 
     Raises:
         NotSupported: The database has no such error; the message tells which ones can be had.
@@ -91,7 +92,7 @@ def lose_commit(engine: Any, *, stored: bool, commit: int = 1, times: int = 1) -
         engine: An engine, sync or async.
         stored: Whether the COMMIT reaches the database before the connection breaks.
         commit: At which COMMIT.
-        times: At how many of them.
+        times: At how many of them, from that one on.
 
     Raises:
         WrongArgument: A number is below 1.
@@ -199,7 +200,7 @@ def _strike_or_not(
     *rest: Any,
 ) -> None:
     """Given the driver's connection for a COMMIT, and SQLAlchemy's where there are two phases."""
-    if fault.strikes():
+    if fault.strikes(further=True):
         driver = connection.connection if isinstance(connection, Connection) else connection
         strike(partial(original, connection, *rest), driver)
     else:
