@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from functools import partial
@@ -193,6 +194,8 @@ class World:
         disposed = self.engine.dispose()
         if disposed is not None:
             await disposed
+            for _ in range(3):  # a connection that was cut off closes its socket in one of the loop's next rounds
+                await asyncio.sleep(0)
 
     def _on_connect(self, connection: Any, record: Any) -> None:
         self._connections.append(record.driver_connection)
