@@ -59,11 +59,12 @@ _LOST, _DROPPED = Aftermath.LOST, State.LOST  # a member of an enumeration is lo
 def _seen(row: Capabilities, proceed: Callable[..., None]) -> Callable[..., None]:
     """The method that sends a statement; what it costs is the cost of all statements."""
     standing = row.standing
+    effect = row.effect if row.commits_by_ddl else None
 
     def send(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         if context is not None:
             connection = context.root_connection
-            if KEY in connection.__dict__ and _in_stack(row, connection, statement, context):
+            if KEY in connection.__dict__ and _in_stack(effect, connection, statement, context):
                 proceed(cursor, statement, parameters, context)
                 return
             context.savepoints_open = (
@@ -89,7 +90,7 @@ def was_open(context: Any) -> bool:
     return getattr(context, "savepoints_open", False)
 
 
-def _in_stack(row: Capabilities, connection: Connection, statement: str, context: Any) -> bool:
+def _in_stack(effect: implicit.EffectOf | None, connection: Connection, statement: str, context: Any) -> bool:
     """Whether the transaction has a stack; one of plain code is told of the statement."""
     stack: Stack = connection.__dict__[KEY]
     code = stack.plain
@@ -104,9 +105,9 @@ def _in_stack(row: Capabilities, connection: Connection, statement: str, context
         _note_begin(stack, connection, key)
     if stack.unsent:
         cover(stack, connection)
-    if row.commits_by_ddl and row.effect is not None and Repair.DDL in stack.repairs and code.in_savepoint(connection):
-        implicit.look(stack, connection, statement, row.effect)
-    if stack.levels:
+    if effect is not None and Repair.DDL in stack.repairs and code.in_savepoint(connection):
+        implicit.look(stack, connection, statement, effect)
+    if stack.levels and context.compiled is not None:  # what is text for the driver comes from no session
         note_touched(stack, context)
     if not code.wrote:
         code.wrote = not statement[:40].lstrip().upper().startswith(_READING)
