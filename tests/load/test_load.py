@@ -311,3 +311,13 @@ async def test_on_a_connection_detached_from_its_pool(world: World) -> None:
         async with world.transaction(t):
             report = await world.load(t, product, [good(1), good(1), good(2, code=None)])
         assert (report.loaded, report.rejected) == (2, 1)
+
+
+async def test_rows_with_other_fields_update_only_these(world: World) -> None:
+    async with world.transaction(world.source) as target:
+        await world.load(target, product, [good(1, stock=10), good(2, stock=20)])
+        rows = [good(3, stock=30), {"id": 1, "name": "new"}, {"id": 2, "stock": 21}, {"name": "newer", "id": 2}]
+        report = await world.load(target, product, rows, on_conflict="update")
+        assert (report.loaded, report.updated, report.rejected) == (1, 3, 0)
+        found = (await target.execute(select(product.c.name, product.c.stock).order_by(product.c.id))).all()
+        assert [tuple(row) for row in found] == [("new", 10), ("newer", 21), ("number 3", 30)]

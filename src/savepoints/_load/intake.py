@@ -129,6 +129,7 @@ class Intake:
         convert: Convert,
         served: bool,
         zones: bool,
+        updates: bool,
     ) -> None:
         self._source = source
         self._target = target
@@ -138,6 +139,7 @@ class Intake:
         self._convert = {self._column(name): function for name, function in convert.items()}
         self._served = served
         self._zones = zones
+        self._updates = updates
         self._conversions: dict[Column[Any], Conversion] = {}
         self._header = None if source.names is None else wanted.of_header(source.names)
         self._defaulted = [column for column in target.table.columns if column.default is not None]
@@ -208,7 +210,7 @@ class Intake:
             return
         shaped = [(at, self._mapped(piece, at)) for at in places]
         kept = [(at, cells) for at, cells in shaped if cells is not None]
-        for _, run in groupby(kept, key=_left_open):
+        for _, run in groupby(kept, key=_given if self._updates else _left_open):
             some = list(run)
             columns = tuple(dict.fromkeys(column for _, cells in some for column in cells))
             yield columns, [[cells.get(column) for column in columns] for _, cells in some], [at for at, _ in some]
@@ -337,6 +339,11 @@ def _runs(rows: list[Any]) -> Iterator[tuple[bool, Sequence[int]]]:
 def _left_open(one: tuple[int, dict[Column[Any], Any]]) -> frozenset[str]:
     """Which columns with defaults a row has values for: the others must be left out, not be NULL."""
     return frozenset(column.name for column in one[1] if filled(column))
+
+
+def _given(one: tuple[int, dict[Column[Any], Any]]) -> frozenset[str]:
+    """Which columns a row has values for: in a row that is updated the others stay as they are."""
+    return frozenset(column.name for column in one[1])
 
 
 def _is_row(row: Any) -> bool:

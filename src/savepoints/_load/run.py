@@ -190,6 +190,7 @@ class _Run:
             convert=options.convert or {},
             served=self._algorithm.served,
             zones=stack.capabilities.zones,
+            updates=options.on_conflict == "update",
         )
         self._told = 0.0
         self._looked = False  # whether it is the wrong file
