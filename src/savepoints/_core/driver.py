@@ -67,9 +67,10 @@ def _seen(row: Capabilities, proceed: Callable[..., None]) -> Callable[..., None
             if KEY in connection.__dict__ and _in_stack(effect, connection, statement, context):
                 proceed(cursor, statement, parameters, context)
                 return
-            context.savepoints_open = (
-                standing(driver_connection(connection.dialect, connection.connection)) is not _LOST
-            )
+            driver = connection.connection.driver_connection  # the usual case is spelled out: a call less
+            if driver is None:
+                driver = driver_connection(connection.dialect, connection.connection)
+            context.savepoints_open = standing(driver) is not _LOST
         proceed(cursor, statement, parameters, context)
 
     return send
