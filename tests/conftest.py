@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol, TypeVar
 
 import hypothesis
 import pytest
@@ -29,11 +29,24 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def started(kind: Callable[[], Server]) -> Iterator[Server]:
+class Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+S = TypeVar("S", bound=Stoppable)
+
+
+def new(kind: Callable[[], S]) -> S:
+    """A server that whoever asked for it stops."""
     try:
-        server = kind()
+        return kind()
     except ServerMissing as missing:
         skip(str(missing))
+
+
+def started(kind: Callable[[], S]) -> Iterator[S]:
+    """The body of a fixture: a server for as long as it lasts."""
+    server = new(kind)
     yield server
     server.stop()
 
@@ -42,6 +55,12 @@ def skip(missing: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+def require(site: Site) -> None:
+    """A driver that is not installed is missing as a server is."""
+    if find_spec(site.module) is None:
+        skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
 
 
 @pytest.fixture(scope="session")
@@ -59,19 +78,9 @@ def mariadb() -> Iterator[Server]:
     yield from started(MariaDB)
 
 
-def new_cluster() -> Galera:
-    """Three nodes, for a test that ends some of them."""
-    try:
-        return Galera()
-    except ServerMissing as missing:
-        skip(str(missing))
-
-
 @pytest.fixture(scope="session")
 def galera() -> Iterator[Galera]:
-    cluster = new_cluster()
-    yield cluster
-    cluster.stop()
+    yield from started(Galera)
 
 
 CLUSTERED = places({"implicit_commit"}, set())
@@ -83,8 +92,7 @@ async def on_a_node(request: pytest.FixtureRequest, galera: Galera) -> AsyncIter
     site: Site
     style: Style
     site, style = request.param
-    if find_spec(site.module) is None:
-        skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
+    require(site)
     aside = create_engine(galera.nodes[1].url())
     assert site.reset is not None
     world = World(replace(site, reset=replace(site.reset, alone=None)), style, galera.url(site.driver), aside)
@@ -144,8 +152,7 @@ async def world(
     site: Site
     style: Style
     site, style = request.param
-    if find_spec(site.module) is None:
-        skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
+    require(site)
     if site.server is None:
         url = f"{site.driver}:///{tmp_path}/test.db"
         aside = create_engine(f"{site.plain_driver}:///{tmp_path}/test.db", poolclass=NullPool)

@@ -139,3 +139,13 @@ async def test_n_statements_are_judged_by_their_own_database(
         await t.execute(create, **ITEMS)
         await t.execute(row(2), **ITEMS)
     assert (world.rows(), elsewhere.parents()) == ([(1, None), (2, None)], [(1, None)])
+
+
+async def test_n_each_is_loaded_in_its_own_way(world: World, elsewhere: Elsewhere) -> None:
+    """The algorithm and the errors are those of the table's database, not of the one that the session used first."""
+    rows = [(1, "first"), (1, "again"), (2, "last")]
+    async with world.transaction(elsewhere.maker) as t:
+        for kind in (Item, Parent):
+            report = await world.load(t, kind, rows)
+            assert (report.loaded, [one.kind for one in report.rejects]) == (2, ["unique"])
+    assert world.rows() == elsewhere.parents() == [(1, "first"), (2, "last")]

@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from savepoints import Kind, Retry, RetryFrom, classify, is_retryable
 from savepoints.testing import instant_retries
+from tests.conftest import require, started
 from tests.harness.sites import SITES, Site
 from tests.harness.world import World
 from tests.proxy import Proxy
-from tests.servers import Postgres, ServerMissing, free_port
+from tests.servers import Postgres, free_port
 
 pytestmark = [pytest.mark.needs("network")]
 
@@ -146,14 +147,7 @@ STARTING = [site for site in SITES if "commit_status" in site.has]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
     """One of this module's own, that is stopped and started."""
-    try:
-        server = Postgres()
-    except ServerMissing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-    yield server
-    server.stop()
+    yield from started(Postgres)
 
 
 async def asked(server: Postgres, site: Site, until: Callable[[Exception], bool]) -> Exception:
@@ -178,7 +172,7 @@ async def asked(server: Postgres, site: Site, until: Callable[[Exception], bool]
 @pytest.mark.parametrize("site", STARTING, ids=lambda site: site.name)
 async def test_the_server_stops_or_starts(server: Postgres, site: Site) -> None:
     """A smart shutdown waits for who is connected; a standby that is not to be read takes nobody."""
-    pytest.importorskip(site.module)
+    require(site)
     held: Engine = create_engine(server.url(), poolclass=NullPool)
     with held.connect():
         os.kill(int((server.folder / "data" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGTERM)

@@ -24,9 +24,10 @@ from sqlalchemy.exc import DBAPIError
 
 from savepoints import CommitOutcomeUnknown, Outcome, Retry, TransactionLost, on_commit, savepoint, transaction
 from savepoints._core.outcome import Track
+from tests.conftest import started
 from tests.faults.writer import INSERT, Undone
 from tests.harness.models import tables
-from tests.servers import MariaDB, Postgres, ServerMissing
+from tests.servers import MariaDB, Postgres
 
 SOAK = bool(os.environ.get("SAVEPOINTS_SOAK"))
 KILLS = 500 if SOAK else 3  # of each kind of file and driver, of which there are four
@@ -115,14 +116,7 @@ SERVERS: dict[str, Callable[[], Mortal]] = {
 @pytest.fixture(scope="module", params=SERVERS)
 def mortal(request: pytest.FixtureRequest) -> Iterator[Mortal]:
     """A server of this module's own: that it acknowledges only what it has written is not left out here."""
-    try:
-        server = SERVERS[request.param]()
-    except ServerMissing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-    yield server
-    server.stop()
+    yield from started(SERVERS[request.param])
 
 
 def tracking(mortal: Mortal, id: int) -> Track:

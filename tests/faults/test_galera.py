@@ -32,7 +32,7 @@ from savepoints import (
 )
 from savepoints._databases import capabilities
 from tests.behaviours.steps import fails
-from tests.conftest import new_cluster
+from tests.conftest import new
 from tests.faults.nodes import OURS, THEIRS, conflict
 from tests.harness.world import World
 from tests.servers import Galera, Node
@@ -277,7 +277,7 @@ def within(seconds: float, call: Callable[[], None]) -> float:
 
 def test_f19_a_killed_node_and_a_lost_quorum_lose_nothing_acknowledged() -> None:
     """176: after the quorum is lost there is an error, no hang; "not now" is said at once from then on."""
-    cluster = new_cluster()
+    cluster = new(Galera)
     first, second, third = cluster.nodes
     try:
         writer, elsewhere = Writer(first), Writer(third)

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from savepoints import CommitOutcomeUnknown, Retry, classify, savepoint, transaction
-from tests.conftest import new_cluster
+from tests.conftest import new
 from tests.servers import Galera, Node
 
 SOAK = bool(os.environ.get("SAVEPOINTS_SOAK"))
@@ -145,7 +145,7 @@ def kill_them(cluster: Galera, stop: threading.Event) -> int:
 
 
 def test_f19_nothing_acknowledged_is_lost_while_nodes_are_killed() -> None:
-    cluster = new_cluster()
+    cluster = new(Galera)
     try:
         first, second, third = cluster.nodes
         engine = create_engine(first.url())

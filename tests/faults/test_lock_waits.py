@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from importlib.util import find_spec
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -11,11 +10,11 @@ from sqlalchemy.exc import DBAPIError
 
 from savepoints import TransactionLost
 from tests.behaviours.steps import fails
-from tests.conftest import skip
+from tests.conftest import require, started
 from tests.faults.rivals import OURS, THEIRS, A, two_rows, waits_in_vain
 from tests.harness.sites import Site, Style, places
 from tests.harness.world import World
-from tests.servers import MariaDB, ServerMissing
+from tests.servers import MariaDB
 
 ASKED = "SELECT @@in_transaction"
 
@@ -78,12 +77,7 @@ DRIVERS = places({"deadlock_ends_all", "core"}, set())
 
 @pytest.fixture(scope="module")
 def strict_server() -> Iterator[MariaDB]:
-    try:
-        server = MariaDB("innodb-rollback-on-timeout = ON\n")
-    except ServerMissing as missing:
-        skip(str(missing))
-    yield server
-    server.stop()
+    yield from started(lambda: MariaDB("innodb-rollback-on-timeout = ON\n"))
 
 
 @pytest.fixture(params=DRIVERS, ids=[site.name for site, _ in DRIVERS])
@@ -91,8 +85,7 @@ async def strict(request: pytest.FixtureRequest, strict_server: MariaDB) -> Asyn
     site: Site
     style: Style
     site, style = request.param
-    if find_spec(site.module) is None:
-        skip(f"database missing: the driver {site.module} is not installed; to have it: {site.install}")
+    require(site)
     aside = create_engine(strict_server.url())
     world = World(site, style, strict_server.url(site.driver), aside)
     world.prepare()

@@ -146,11 +146,12 @@ def handle_error(context: ExceptionContext) -> None:
         implicit.forget(stack)
         streams.forget(stack, context.execution_context)
         if stack.plain is None or Repair.LOST in stack.repairs:
-            _record(stack, _aftermath(stack, connection, context), error, cause, what)
+            follows = stack.row_of(connection).kind(error) is Kind.CONSEQUENCE
+            _record(stack, _aftermath(stack, connection, context), cause, what, follows=follows)
 
 
-def _record(stack: Stack, aftermath: Aftermath, error: BaseException, cause: BaseException, what: str) -> None:
-    if aftermath is Aftermath.LOST and stack.capabilities.kind(error) is Kind.CONSEQUENCE:
+def _record(stack: Stack, aftermath: Aftermath, cause: BaseException, what: str, *, follows: bool) -> None:
+    if aftermath is Aftermath.LOST and follows:
         # a savepoint is gone, with its transaction, and no error has told of it
         stack.lose(cause, f"the transaction was ended by a statement past SQLAlchemy, or as text: {what}", "unseen")
     elif aftermath is Aftermath.LOST:

@@ -179,7 +179,8 @@ class _Run:
         self.report.rejects, self.report.skips = Rejects(text=source.text), Rejects(text=source.text)
         wanted = Wanted(target, options.columns)
         key = self._key(target)
-        job = Job(connection, target.table, stack.capabilities, options.on_conflict, key, self.report, face, at_end)
+        row = stack.row_of(connection)
+        job = Job(connection, target.table, row, options.on_conflict, key, self.report, face, at_end)
         self._algorithm: Algorithm = choose(job)
         self._intake = Intake(
             source,
@@ -189,7 +190,7 @@ class _Run:
             null=options.null if options.null is not None else (("",) if source.text else ()),
             convert=options.convert or {},
             served=self._algorithm.served,
-            zones=stack.capabilities.zones,
+            zones=row.zones,
             updates=options.on_conflict == "update",
         )
         self._told = 0.0
