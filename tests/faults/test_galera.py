@@ -119,12 +119,16 @@ async def test_f17_an_abort_found_behind_a_procedure_is_no_commit_unseen(on_a_no
     world = on_a_node
     with create_engine(galera.url()).connect() as connection:
         connection.execute(text("CREATE OR REPLACE PROCEDURE harmless() DO 1"))
+    log: list[str] = []
     with fails(TransactionLost) as lost:
         async with world.transaction(world.source) as t:
+            for verb in ("on_rollback", "on_unknown"):
+                world.hook(verb, t, log.append, verb)
             await world.insert(t, 5, "ours")
             await conflict(world, t, galera, text("CALL harmless()"))
             await world.insert(t, 6, "ours")
     assert is_retryable(lost.value)
+    assert log == ["on_rollback"]
     assert lost.value.__cause__ is not None
     assert lost.value.__cause__.args[0] == 1213
     await theirs_alone(world)

@@ -316,8 +316,10 @@ async def test_on_a_connection_detached_from_its_pool(world: World) -> None:
 async def test_rows_with_other_fields_update_only_these(world: World) -> None:
     async with world.transaction(world.source) as target:
         await world.load(target, product, [good(1, stock=10), good(2, stock=20)])
-        rows = [good(3, stock=30), {"id": 1, "name": "new"}, {"id": 2, "stock": 21}, {"name": "newer", "id": 2}]
+        rows = [good(3), {"id": 1, "name": "new"}, {"id": 2, "maker_id": 2}, {"name": "newer", "id": 2}]
+        rows += [{"id": 1, "maker_id": 3}, {"id": 2, "stock": 21}]
         report = await world.load(target, product, rows, on_conflict="update")
-        assert (report.loaded, report.updated, report.rejected) == (1, 3, 0)
-        found = (await target.execute(select(product.c.name, product.c.stock).order_by(product.c.id))).all()
-        assert [tuple(row) for row in found] == [("new", 10), ("newer", 21), ("number 3", 30)]
+        assert (report.loaded, report.updated, report.rejected) == (1, 5, 0)
+        columns = (product.c.name, product.c.stock, product.c.maker_id)
+        found = (await target.execute(select(*columns).order_by(product.c.id))).all()
+        assert [tuple(row) for row in found] == [("new", 10, 3), ("newer", 21, 2), ("number 3", 5, 1)]
