@@ -73,6 +73,12 @@ def by_database(column: Column[Any]) -> bool:
     )
 
 
+def by_expression(column: Column[Any]) -> bool:
+    """Whether SQLAlchemy gives it by SQL, which is to be part of the statement."""
+    default = column.default
+    return default is not None and not (default.is_scalar or default.is_callable)
+
+
 def target_of(connection: Connection, found: Any) -> Target:
     """The table that was meant, which must exist.
 

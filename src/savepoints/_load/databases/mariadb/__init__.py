@@ -22,6 +22,7 @@ from savepoints._load.databases.mariadb.literals import Cells, Literals
 from savepoints._load.databases.mariadb.merging import Merging
 from savepoints._load.databases.mariadb.rules import ForeignKey, Rules, table_of
 from savepoints._load.databases.mariadb.sending import AFTER, ROWS, Refusal, Sender
+from savepoints._load.fields import by_expression
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
 
@@ -50,7 +51,7 @@ class Prepared:
     """What is needed for rows of some columns."""
 
     def __init__(self, job: Job, rules: Rules, sender: Sender, columns: Columns) -> None:
-        defaults = {column.name: _sql(job, column) for column in job.table.columns if _is_sql(column)}
+        defaults = {column.name: _sql(job, column) for column in job.table.columns if by_expression(column)}
         self.names = [column.name for column in columns]
         more = {name: sql for name, sql in defaults.items() if name not in self.names}
         into = ", ".join(map(rules.quote, (*self.names, *more)))
@@ -295,10 +296,6 @@ def _refused_parent(
 
 def _same(one: Reason, other: Reason) -> bool:
     return (one.kind, one.constraint, one.column) == (other.kind, other.constraint, other.column)
-
-
-def _is_sql(column: Any) -> bool:
-    return column.default is not None and not (column.default.is_scalar or column.default.is_callable)
 
 
 def _sql(job: Job, column: Any) -> str:

@@ -29,10 +29,11 @@ STOPS = 4
 # to go on would be to go on in another transaction. 1265 and 1292 are notes as well as errors, and no handler can tell:
 # they are passed on. What a warning tells of a value that was altered is found by its own handler.
 _PASSED_ON = (1265, 1292)
-_CODES = ",".join(str(number) for number in FAULTS if number not in _PASSED_ON)
+_CODES = ", ".join(str(number) for number in FAULTS if number not in _PASSED_ON)
+_ALTERED = (1264, 1265, 1292, 1366, 1406)
 _COMPOUND = (
     "BEGIN NOT ATOMIC DECLARE alone BOOL DEFAULT FALSE;"
-    f" DECLARE CONTINUE HANDLER FOR {', '.join(_CODES.split(','))}, SQLSTATE '45000' BEGIN"
+    f" DECLARE CONTINUE HANDLER FOR {_CODES}, SQLSTATE '45000' BEGIN"
     " GET DIAGNOSTICS CONDITION 1 @savepoints_row = ROW_NUMBER, @savepoints_code = MYSQL_ERRNO,"
     " @savepoints_text = MESSAGE_TEXT;"
     f" IF alone AND (@savepoints_code IN ({_CODES}) OR @savepoints_code >= 5000) THEN"
@@ -40,10 +41,9 @@ _COMPOUND = (
     " JSON_ARRAY(@savepoints_at, @savepoints_code, @savepoints_text), ',');"
     " ELSE RESIGNAL; END IF; END;"
     " DECLARE CONTINUE HANDLER FOR SQLWARNING BEGIN GET DIAGNOSTICS CONDITION 1 @savepoints_code = MYSQL_ERRNO;"
-    " IF @savepoints_code IN (1264,1265,1292,1366,1406) THEN SET @savepoints_altered = @savepoints_at; END IF; END;"
+    f" IF @savepoints_code IN {_ALTERED} THEN SET @savepoints_altered = @savepoints_at; END IF; END;"
 )
 _BEFORE = "SET @savepoints_at = NULL, @savepoints_row = NULL, @savepoints_log = '', @savepoints_altered = NULL"
-_ALTERED = (1264, 1265, 1292, 1366, 1406)
 
 #: Forget what the variables hold.
 AFTER = (

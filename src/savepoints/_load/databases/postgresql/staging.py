@@ -17,6 +17,7 @@ from savepoints._load.databases.postgresql.sql import literal, plain, qualified,
 from savepoints._load.databases.postgresql.stage import NUMBER, Stage
 from savepoints._load.databases.postgresql.text import Writer, Written, written
 from savepoints._load.databases.postgresql.verdict import Judge, Refused, Verdict
+from savepoints._load.fields import by_expression
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
 
@@ -52,7 +53,7 @@ class Staging:
         self._stages: dict[tuple[Columns, int], tuple[Stage, Judge]] = {}
         self._tried = rules.triggered or rules.looks_around is not None  # no rule can be asked beforehand
         #: Defaults that are SQL, by their columns.
-        self.defaults = {column.name: _sql(job, column) for column in job.table.columns if _is_sql(column)}
+        self.defaults = {column.name: _sql(job, column) for column in job.table.columns if by_expression(column)}
         #: COPY into the table comes to the same as an INSERT.
         self.copied = rules.copied and not self.defaults
 
@@ -254,10 +255,6 @@ def _no_format(sql: str) -> str:
 
 def _array(numbers: Collection[int]) -> str:
     return f"'{{{','.join(map(str, sorted(numbers)))}}}'::integer[]"
-
-
-def _is_sql(column: Any) -> bool:
-    return column.default is not None and not (column.default.is_scalar or column.default.is_callable)
 
 
 def _sql(job: Job, column: Any) -> str:
