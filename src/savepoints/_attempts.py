@@ -31,8 +31,8 @@ A = TypeVar("A", bound="AsyncSession")
 T = TypeVar("T")
 
 _NOT_STRAIGHT = (
-    "it was not tried again: the block was left by `return` or `break`, or statements follow it in the loop, and these "
-    "would have gone on as if the work were stored; make the block the last statement of the loop, or use `retry=`"
+    "it was not tried again: only where a `with` is the last statement of the loop, left by neither `return` nor "
+    "`break`, is it sure that nothing goes on as if the work were stored; write the loop so, or use `retry=`"
 )
 
 
@@ -66,6 +66,13 @@ class Attempts(_Tries[T]):
 
 class AsyncAttempts(_Tries[T]):
     """What `attempts` returns for an async source: ``async for attempt in attempts(...)``."""
+
+    if not TYPE_CHECKING:  # a type checker shall go on to say that it cannot be done
+
+        def __iter__(self):
+            raise errors.WrongArgument(
+                "these attempts() have an async source", hint="write `async for`, and `async with` around the work"
+            )
 
     def __aiter__(self) -> AsyncIterator[AsyncAttempt[T]]:
         from savepoints.aio import AsyncTransactionBlock
@@ -127,6 +134,12 @@ class _Try(Generic[T]):
                 "a round of attempts() has not entered its try", hint="leave the loop by `break` where nothing is to do"
             )
 
+    def _refuse_second(self) -> None:
+        if self._block is not None:
+            raise errors.OutOfOrder(
+                f"try {self.number} of attempts() was entered already", hint="the loop gives a new one for each round"
+            )
+
     def _failed(self, error: BaseException) -> None:
         self._manager.retry_state.set_exception((type(error), error, error.__traceback__))
 
@@ -150,6 +163,7 @@ class Attempt(_Try[T]):
     """One try: a block that yields the session or connection of a new transaction."""
 
     def __enter__(self) -> T:
+        self._refuse_second()
         while True:
             block: TransactionBlock[Any] = self._open_block()
             try:
@@ -184,6 +198,7 @@ class AsyncAttempt(_Try[T]):
     """One try: an async block that yields the session or connection of a new transaction."""
 
     async def __aenter__(self) -> T:
+        self._refuse_second()
         while True:
             block: AsyncTransactionBlock[Any] = self._open_block()
             try:

@@ -89,6 +89,16 @@ def caller() -> Place:
     return handed_on.get() or _place(_outside(sys._getframe(1)) or _outside(_awaiting()))
 
 
+def raised_at(error: BaseException) -> Place | None:
+    """The innermost line that the error came through and that is neither ours nor SQLAlchemy's, if there is one."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        if not _is_inside(trace.tb_frame):
+            found = Place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
 class Ending(NamedTuple):
     """Which call of SQLAlchemy ended something behind us, and where it was made.
 

@@ -6,6 +6,7 @@ On tenacity: its loop drives, and its waits can be given. Nothing here knows of 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, stop_before_delay, wait_fixed
+from tenacity import RetryCallState, Retrying, stop_never
+from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
 from savepoints import errors
 
 #: How long to wait: seconds, or what tenacity calls a wait.
 Wait = wait_base | Callable[[RetryCallState], float] | float
+
+#: Whether the try that failed was the last: what tenacity calls a stop.
+Stop = stop_base | Callable[[RetryCallState], bool]
 
 #: Called before the wait with the number of the try that failed, its error, and the seconds to be waited.
 BeforeRetry = Callable[[int, BaseException, float], object]
@@ -34,8 +39,10 @@ class Retry:
         timeout: Seconds after which no other try begins; None for no limit but the number.
         wait: Seconds between two tries, or any wait of tenacity. By default a random time up to 0.05 s before the
             second try, up to twice as long before each further one, at the most 2 s.
+        stop: Any stop of tenacity, which ends the tries besides the two limits.
         on: Which errors are worth another try; None means `savepoints.is_retryable`. A COMMIT whose answer was lost is
-            never tried again because of this alone, nor is anything after commit hooks have run.
+            never tried again because of this alone, nor is anything after commit hooks have run, nor what was raised
+            ``from`` one of these or holds one of them in a group.
         before_retry: Called before each wait with the number of the try that failed, its error, and the seconds that
             will be waited; with an async source it may be async. What it raises ends the tries.
 
@@ -46,21 +53,31 @@ class Retry:
     attempts: int | None = 5
     timeout: float | None = 30.0
     wait: Wait | None = None
+    stop: Stop | None = None
     on: Callable[[BaseException], bool] | None = None
     before_retry: BeforeRetry | None = None
 
     def __post_init__(self) -> None:
-        if self.attempts is None and self.timeout is None:
-            raise errors.WrongArgument("this Retry has no limit", hint="give it attempts or a timeout in seconds")
+        if self.attempts is None and self.timeout is None and self.stop in (None, stop_never):
+            hint = "give it attempts, a timeout in seconds, or a stop of tenacity"
+            raise errors.WrongArgument("this Retry has no limit", hint=hint)
         if self.attempts is not None and (type(self.attempts) is not int or self.attempts < 1):
             raise _wrong("attempts", "a whole number from 1 on", self.attempts)
         if self.timeout is not None and (not _is_number(self.timeout) or self.timeout <= 0):
             raise _wrong("timeout", "a number of seconds above 0", self.timeout)
+        self._check_functions()
         self._check_wait()
-        functions: dict[str, Any] = {"on": self.on, "before_retry": self.before_retry}
-        for name, function in functions.items():
-            if function is not None and (not callable(function) or isinstance(function, type)):
+
+    def _check_functions(self) -> None:
+        if self.stop is not None and not _is_function(self.stop):
+            raise _wrong("stop", "a stop of tenacity, or a function as these are", self.stop)
+        for name, function in (("on", self.on), ("before_retry", self.before_retry)):
+            if function is not None and not _is_function(function):
                 raise _wrong(name, "a function that is given the error", function)
+        for name, asked in (("on", self.on), ("wait", self.wait), ("stop", self.stop)):
+            if inspect.iscoroutinefunction(asked):
+                hint = "only `before_retry` may be async"
+                raise errors.WrongArgument(f"{name} of a Retry is not an async function: nobody awaits it", hint=hint)
 
     def _check_wait(self) -> None:
         wait = self.wait
@@ -71,11 +88,13 @@ class Retry:
         if not _is_number(wait) or wait < 0:
             raise _wrong("wait", "seconds, not below 0, or a wait of tenacity", wait)
 
-    def stop(self, state: RetryCallState) -> bool:
-        """Whether the try that failed was the last; time that was only said to be waited counts."""
+    def is_last(self, state: RetryCallState) -> bool:
+        """Whether the try that failed was the last."""
         if self.attempts is not None and state.attempt_number >= self.attempts:
             return True
-        spent = max(state.seconds_since_start or 0.0, state.idle_for)
+        if self.stop is not None and self.stop(state):
+            return True
+        spent = state.seconds_since_start or 0.0
         return self.timeout is not None and spent + state.upcoming_sleep >= self.timeout
 
     def seconds(self, state: RetryCallState) -> float:
@@ -94,6 +113,10 @@ _DEFAULT_WAIT = wait_random_exponential(multiplier=0.05, max=2)
 
 def _is_number(found: object) -> bool:
     return isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
+
+
+def _is_function(found: object) -> bool:
+    return callable(found) and not isinstance(found, type)
 
 
 def _wrong(name: str, wanted: str, found: object) -> errors.WrongArgument:
@@ -126,7 +149,7 @@ class Course:
 
     def accepts(self, error: BaseException) -> bool:
         """Whether another try makes sense, by the error alone."""
-        if not isinstance(error, Exception) or isinstance(error, _FINAL):
+        if not isinstance(error, Exception) or isinstance(error, _UNTRIED) or _is_final(error):
             return False
         with _after(error):
             return bool(self._on(error))
@@ -155,6 +178,7 @@ class Course:
         self._history.append(
             f"try {number}{most} failed with {self._describe(error)}; the next one came {seconds:.3g} s later"
         )
+        as_if_waited(state)
         with _after(error):
             return None if self.retry.before_retry is None else self.retry.before_retry(number, error, seconds)
 
@@ -170,7 +194,21 @@ def _after(first: BaseException) -> Iterator[None]:
         raise
 
 
-_FINAL = (errors.CommitOutcomeUnknown, errors.HookErrors, errors.NestedRetry, errors.Rollback)
+_UNTRIED = (errors.NestedRetry, errors.Rollback)
+_FINAL = (errors.CommitOutcomeUnknown, errors.HookErrors)
+
+
+def _is_final(error: BaseException | None) -> bool:
+    """Whether work may be stored already: by the error itself, what it was raised from, or one of its group."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, _FINAL):
+            return True
+        if isinstance(error, BaseExceptionGroup) and any(map(_is_final, error.exceptions)):
+            return True
+        error = error.__cause__
+    return False
 
 
 # -- waiting
@@ -190,6 +228,12 @@ def without_waiting() -> Iterator[None]:
         _instant -= 1
 
 
+def as_if_waited(state: RetryCallState) -> None:
+    """Where tests do not wait, the time that was only said to be waited counts as if it had passed."""
+    if _instant:
+        state.start_time -= state.upcoming_sleep
+
+
 def pause(seconds: float) -> None:
     """Wait, unless tests have switched that off."""
     if not _instant:
@@ -201,7 +245,6 @@ async def pause_async(seconds: float) -> None:
     await asyncio.sleep(0 if _instant else seconds)
 
 
-def asking(retry: Retry) -> dict[str, Any]:
-    """How tenacity asks for the outcome of a COMMIT again, while that is open or nobody answers."""
-    limit = retry.timeout or 30.0
-    return {"stop": stop_before_delay(limit), "wait": wait_fixed(0.1), "retry_error_callback": lambda state: None}
+def asking(retry: Retry) -> Retry:
+    """How the outcome of a COMMIT is asked for again, while that is open or nobody answers."""
+    return Retry(attempts=None, timeout=retry.timeout or 30.0, wait=0.1)

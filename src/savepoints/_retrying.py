@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from savepoints import errors
 from savepoints._core import tasks
 from savepoints._databases import Outcome, classify, is_retryable
 from savepoints._model.hooks import is_async
-from savepoints._retry import Course, Retry, asking, pause, pause_async
+from savepoints._places import raised_at
+from savepoints._retry import Course, Retry, as_if_waited, asking, pause, pause_async
 
 
 def describe(error: BaseException) -> str:
@@ -38,7 +40,14 @@ def engine_of(source: Any) -> Any:
 
 def sync_loop(course: Course, accepts: Callable[[BaseException], bool]) -> Retrying:
     """Tenacity's loop by our rule."""
-    return Retrying(retry=_predicate(accepts), sleep=pause, **_arguments(course))
+
+    def before_sleep(state: RetryCallState) -> None:
+        told = course.failed(state)
+        if inspect.isawaitable(told):
+            assert state.outcome is not None
+            raise _unawaited(told) from state.outcome.exception()
+
+    return Retrying(retry=_predicate(accepts), sleep=pause, before_sleep=before_sleep, **_arguments(course))
 
 
 def async_loop(course: Course, accepts: Callable[[BaseException], Awaitable[bool]]) -> AsyncRetrying:
@@ -50,11 +59,10 @@ def async_loop(course: Course, accepts: Callable[[BaseException], Awaitable[bool
 
     async def before_sleep(state: RetryCallState) -> None:
         told = course.failed(state)
-        if told is not None and hasattr(told, "__await__"):
+        if inspect.isawaitable(told):
             await told
 
-    arguments = _arguments(course) | {"before_sleep": before_sleep}
-    return AsyncRetrying(retry=predicate, sleep=pause_async, **arguments)
+    return AsyncRetrying(retry=predicate, sleep=pause_async, before_sleep=before_sleep, **_arguments(course))
 
 
 def _predicate(accepts: Callable[[BaseException], bool]) -> Any:
@@ -67,9 +75,8 @@ def _predicate(accepts: Callable[[BaseException], bool]) -> Any:
 
 def _arguments(course: Course) -> dict[str, Any]:
     return {
-        "stop": course.retry.stop,
+        "stop": course.retry.is_last,
         "wait": course.retry.seconds,
-        "before_sleep": course.failed,
         "retry_error_callback": course.given_up,
     }
 
@@ -80,8 +87,11 @@ def _arguments(course: Course) -> dict[str, Any]:
 def accepts(course: Course, engine: Any, error: BaseException) -> bool:
     """Whether to try again after an error; where a COMMIT had no answer, the database is asked."""
     if isinstance(error, errors.CommitOutcomeUnknown) and error.resolver is not None and engine is not None:
-        ask = Retrying(retry=_still_open, sleep=pause, **asking(course.retry))
-        worth = _not_stored(error, ask(error.resolve, engine))
+        ask = Retrying(retry=_still_open, sleep=pause, **_asking(course.retry))
+        try:
+            worth = _not_stored(error, ask(error.resolve, engine))
+        except Exception as failed:
+            worth = _not_stored(error, failed)
     else:
         worth = course.accepts(error)
     if not worth:
@@ -97,8 +107,11 @@ async def accepts_async(course: Course, engine: Any, error: BaseException) -> bo
             outcome: Outcome = await error.resolve(engine)
             return outcome
 
-        ask = AsyncRetrying(retry=_still_open, sleep=pause_async, **asking(course.retry))
-        worth = _not_stored(error, await ask(resolve))
+        ask = AsyncRetrying(retry=_still_open, sleep=pause_async, **_asking(course.retry))
+        try:
+            worth = _not_stored(error, await ask(resolve))
+        except Exception as failed:
+            worth = _not_stored(error, failed)
     else:
         worth = course.accepts(error)
     if not worth:
@@ -106,18 +119,38 @@ async def accepts_async(course: Course, engine: Any, error: BaseException) -> bo
     return worth
 
 
-def _still_open(state: RetryCallState) -> bool:
-    """Nobody has answered, or the server is still at it."""
+def _asking(retry: Retry) -> dict[str, Any]:
+    rule = asking(retry)
+    return {
+        "stop": rule.is_last,
+        "wait": rule.seconds,
+        "before_sleep": as_if_waited,
+        "retry_error_callback": _answer,
+    }
+
+
+def _answer(state: RetryCallState) -> Any:
+    """The outcome; or the error of asking, as a value."""
     assert state.outcome is not None
-    failed = state.outcome.exception()
-    return isinstance(failed, Exception) if failed is not None else state.outcome.result() is Outcome.IN_PROGRESS
+    return state.outcome.exception() or state.outcome.result()
 
 
-def _not_stored(error: BaseException, outcome: Outcome | None) -> bool:
-    """Only a plain no is an answer to go on by; None: nobody could be asked in time."""
-    told = "nobody answered in time" if outcome is None else f"the answer is {str(outcome)!r}"
+def _still_open(state: RetryCallState) -> bool:
+    """Nobody could be asked, or the server is still at it. A function that fails by itself would only fail again."""
+    answer = _answer(state)
+    return is_retryable(answer) if isinstance(answer, Exception) else answer is Outcome.IN_PROGRESS
+
+
+def _not_stored(error: BaseException, answer: Outcome | Exception) -> bool:
+    """Only a plain no is an answer to go on by."""
+    if isinstance(answer, Outcome):
+        told = f"the answer is {str(answer)!r}"
+    elif is_retryable(answer):
+        told = f"nobody answered in time, at last {describe(answer)}"
+    else:
+        told = f"that failed with {describe(answer)} at {raised_at(answer)}"
     error.add_note(f"asked whether the work is stored: {told}")
-    return outcome is Outcome.ROLLED_BACK
+    return answer is Outcome.ROLLED_BACK
 
 
 # -- refusals
@@ -133,6 +166,15 @@ def refuse_async_callback(retry: Retry) -> None:
         raise errors.WrongArgument(
             "before_retry is async, and nothing is awaited on a sync source", hint="give a function that is not async"
         )
+
+
+def _unawaited(told: Any) -> errors.WrongArgument:
+    if inspect.iscoroutine(told):
+        told.close()
+    return errors.WrongArgument(
+        f"before_retry returned a {type(told).__name__}, which nobody awaits here",
+        hint="use an async source, or a function that does its work at the call",
+    )
 
 
 def of_a_block() -> errors.WrongArgument:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -298,6 +300,7 @@ async def test_g109_without_an_error_under_way_they_are_raised(world: World) -> 
     for caught, text_ in ((by_handle, "by handle"), (by_end, "by the end")):
         assert not caught.value.committed
         assert [str(error) for error in caught.value.exceptions] == [text_]
+        assert "1 of 1 hooks failed in savepoint" in str(caught.value)
     assert world.rows() == [(1, "kept")]
 
 
@@ -598,6 +601,33 @@ def bare_session(target: Any) -> Any:
     return getattr(session, "sync_session", session)
 
 
+@pytest.mark.needs("orm")
+@pytest.mark.lacks("no_begin")
+async def test_g115_a_commit_past_the_session_is_refused(world: World) -> None:
+    """It would store the work and leave the session with a transaction that it takes for open."""
+    log: Log = []
+    async with world.open() as t:
+        connection = await t.connection()
+        hooks(world, t, log, "1")
+        await world.insert(t, 1)
+        with fails(OutOfOrder, "past its session"):
+            await connection.commit()
+        assert log == ["r:1"]
+        await t.rollback()
+        assert log == ["r:1"]
+    assert world.rows() == []
+
+
+@pytest.mark.needs("orm")
+async def test_g115_the_log_names_the_users_line(world: World, caplog: Any) -> None:
+    async with world.open() as t:
+        await world.insert(t, 1)
+        world.hook("on_commit", t, lambda: text(""))
+        world.hook("on_commit", t, lambda: bare_session(t).execute("no statement"))  # SQLAlchemy raises deep inside
+        await t.commit()
+    assert f"at {__file__}:" in caplog.text
+
+
 @pytest.mark.needs("core")
 @each_verb
 async def test_g115_a_plain_connections_transaction_has_nobody_to_tell(world: World, verb: str) -> None:
@@ -810,6 +840,25 @@ async def test_g119_cancelled(world: World) -> None:
     assert not any(hook.is_pending or hook.cancel() for hook in (first, second, third, fourth))
     assert "run" in repr(second)
     assert "cancelled" in repr(first)
+
+
+async def test_g119_what_will_not_run_holds_nothing(world: World) -> None:
+    """A handle that somebody keeps does not keep what was passed along."""
+
+    class Large:
+        pass
+
+    async with world.transaction(world.source) as t:
+        things = [Large(), Large(), Large()]
+        kept = [weakref.ref(thing) for thing in things]
+        cancelled, run = (world.hook("on_commit", t, id, thing) for thing in things[:2])
+        dropped = world.hook("on_rollback", t, id, things[2])
+        cancelled.cancel()
+        await world.insert(t, 1)
+        del things
+    gc.collect()
+    assert [ref() for ref in kept] == [None] * 3
+    assert not any(hook.is_pending for hook in (cancelled, run, dropped))
 
 
 async def test_g119_as_decorators(world: World) -> None:

@@ -331,6 +331,22 @@ async def test_h121_a_limit_by_time(world: World) -> None:
     assert len(count) == 3  # the third wait would reach 10 s, and instant ones count by what they would have been
 
 
+async def test_h121_a_stop_of_tenacity(world: World) -> None:
+    """It ends the tries besides the two limits, or in their place."""
+    for retry, tries in (
+        (Retry(attempts=None, timeout=None, stop=tenacity.stop_after_attempt(2)), 2),
+        (Retry(attempts=5, stop=tenacity.stop_after_attempt(3) | tenacity.stop_after_delay(60)), 3),
+        (Retry(attempts=2, stop=tenacity.stop_after_attempt(3)), 2),
+        (Retry(stop=lambda state: state.attempt_number == 2), 2),
+    ):
+        with inject(world.engine, transient(world), statement=1, times=9) as fault, fails(passing(world)) as caught:
+            async for attempt in world.attempts(world.source, retry):
+                async with attempt as t:
+                    await world.insert(t, 1)
+        assert fault.fired == tries
+        assert f"try {tries - 1} " in notes(caught.value)
+
+
 async def test_h121_an_error_not_worth_it_passes_at_once(world: World) -> None:
     own = Oops()
 
@@ -641,6 +657,73 @@ async def test_h130_a_function_that_cannot_tell(world: World) -> None:
     assert "the answer is 'unknown'" in notes(caught.value)
 
 
+async def test_h130_a_function_that_fails_is_not_asked_again(world: World) -> None:
+    """Its own mistake is told; only where nobody could be asked is the question put again."""
+    asked: list[int] = []
+
+    def has_a_bug(connection: Any) -> bool:
+        asked.append(1)
+        raise KeyError("secret")
+
+    async def work(session: Any) -> None:
+        await world.insert(session, 1)
+
+    decorated = world.decorated(work, track_commit=has_a_bug, retry=Retry())
+    with lose_commit(world.engine, stored=False), fails(CommitOutcomeUnknown) as caught:
+        await decorated()
+    assert asked == [1]
+    assert "asked whether the work is stored: that failed with KeyError" in notes(caught.value)
+    assert f"at {__file__}:" in notes(caught.value)
+    assert "secret" not in notes(caught.value)
+
+
+async def test_h130_asking_ends_in_the_time_that_is_said_to_be_waited(world: World) -> None:
+    asked: list[int] = []
+
+    def cannot_be_reached(connection: Any) -> bool:
+        asked.append(1)
+        raise OperationalError("x", None, BrokenPipeError(), connection_invalidated=True)
+
+    async def work(session: Any) -> None:
+        await world.insert(session, 1)
+
+    decorated = world.decorated(work, track_commit=cannot_be_reached, retry=Retry(timeout=0.5))
+    with lose_commit(world.engine, stored=False), fails(CommitOutcomeUnknown) as caught:
+        await decorated()
+    assert 4 <= len(asked) <= 6
+    assert "nobody answered in time" in notes(caught.value)
+    assert "OperationalError" in notes(caught.value)
+
+
+async def test_h130_nor_where_the_users_own_error_hides_it(world: World) -> None:
+    """What was raised from it says as little about whether the work is stored."""
+
+    class Own(Exception):
+        pass
+
+    def unknown() -> Exception:
+        return CommitOutcomeUnknown("no answer")
+
+    def hooked() -> Exception:
+        return HookErrors("a hook failed", [ValueError()], committed=True)
+
+    for hidden in (unknown, hooked):
+        calls = []
+        with fails((Own, ExceptionGroup)):
+            async for attempt in world.attempts(world.source, Retry(on=lambda error: True)):
+                async with attempt as t:
+                    calls.append(1)
+                    await world.insert(t, 1)
+                    raise Own from hidden()
+        with fails(ExceptionGroup):
+            async for attempt in world.attempts(world.source, Retry(on=lambda error: True)):
+                async with attempt as t:
+                    calls.append(1)
+                    await world.insert(t, 1)
+                    raise ExceptionGroup("tasks", [Oops(), hidden()])
+        assert calls == [1, 1]
+
+
 @pytest.mark.needs("commit_status")
 @pytest.mark.parametrize("stored", [True, False])
 async def test_h130_where_the_database_can_be_asked(world: World, stored: bool) -> None:
@@ -779,6 +862,9 @@ async def test_h133_busy_snapshot_restarts_the_whole(world: World) -> None:
 
 
 async def test_h_the_rule_is_checked_at_once() -> None:
+    async def nothing(_: object) -> bool:
+        return False
+
     for wrong, match in (
         ({"attempts": None, "timeout": None}, "no limit"),
         ({"attempts": 0}, "from 1 on"),
@@ -791,6 +877,12 @@ async def test_h_the_rule_is_checked_at_once() -> None:
         ({"wait": "long"}, "wait"),
         ({"on": OperationalError("x", None, Exception())}, "a function"),
         ({"before_retry": 3}, "a function"),
+        ({"stop": 3}, "a stop of tenacity"),
+        ({"stop": tenacity.stop_never, "attempts": None, "timeout": None}, "no limit"),
+        ({"stop": tenacity.stop_after_attempt}, "a stop of tenacity"),
+        ({"stop": nothing}, "not an async function"),
+        ({"wait": nothing}, "not an async function"),
+        ({"on": nothing}, "not an async function"),
         ({"on": KeyError}, "a function that is given the error"),  # it can be called, and what it gives is true
         ({"attempts": None, "timeout": float("inf")}, "above 0"),
         ({"timeout": float("nan")}, "above 0"),
@@ -860,6 +952,37 @@ async def test_h_an_async_observer_on_a_sync_source(world: World) -> None:
         savepoints.attempts(bare(world.source), Retry(before_retry=before))
     with pytest.raises(WrongArgument, match="before_retry is async"):
         savepoints.transaction(bare(world.source), retry=Retry(before_retry=before))(lambda session: None)
+
+
+@pytest.mark.needs("sync")
+async def test_h_what_an_observer_gives_to_be_awaited_is_found(world: World) -> None:
+    async def before(*_: Any) -> None: ...
+
+    with inject(world.engine, transient(world), statement=1), fails(WrongArgument, "nobody awaits") as caught:
+        async for attempt in world.attempts(world.source, Retry(before_retry=lambda *told: before(*told))):
+            async with attempt as t:
+                await world.insert(t, 1)
+    assert isinstance(caught.value.__cause__, (DBAPIError, TransactionLost))
+
+
+async def test_h_a_try_is_entered_once(world: World) -> None:
+    async for attempt in world.attempts(world.source, Retry(attempts=3)):
+        async with attempt as t:
+            await world.insert(t, attempt.number)
+            with fails(OutOfOrder, "was entered already"):
+                async with attempt:
+                    pass
+        with fails(OutOfOrder, "was entered already"):
+            async with attempt:
+                pass
+    assert world.rows() == [(1, None)]
+
+
+@pytest.mark.needs("async")
+async def test_h_an_async_loop_is_no_loop_of_the_other_kind(world: World) -> None:
+    with pytest.raises(WrongArgument, match="`async for`"):
+        for _ in attempts(world, Retry()):
+            pass
 
 
 async def test_h_the_signal_ends_the_tries(world: World) -> None:

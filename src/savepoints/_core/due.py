@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from savepoints._core import refusals
 from savepoints._model import hooks
 from savepoints._model.hooks import Hook, Occasion
 from savepoints._model.states import State
-from savepoints._places import Place
+from savepoints._places import raised_at
 
 if TYPE_CHECKING:
     from savepoints._core.stack import Stack
@@ -54,6 +53,7 @@ class Run:
         self._failures: list[Exception] = []
         self._due = hooks.in_order(stack.due)
         self._count = 0
+        self._level = stack.due_in
         stack.due = []
 
     def hooks(self) -> Iterator[Hook]:
@@ -86,7 +86,7 @@ class Run:
             return
         transaction = self._stack.transaction
         committed = transaction.recorded is State.COMMITTED
-        message = f"{len(self._failures)} of {self._count} hooks failed in {refusals.called(transaction)}"
+        message = f"{len(self._failures)} of {self._count} hooks failed in {refusals.called(self._level)}"
         message += ", which is committed" if committed else ""
         if first is None:
             raise errors.HookErrors(message, self._failures, committed=committed)
@@ -156,6 +156,5 @@ def call(hook: Hook) -> None:
 
 def log_failure(hook: Hook, error: Exception) -> None:
     """Which hook, what and where; not the error's own text, which may hold values of rows."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = Place(frames[-1].filename, frames[-1].lineno or 0) if frames else hook.registered_at
-    _logger.error("the %s failed with %s at %s", hook, type(error).__name__, where)
+    where = raised_at(error)
+    _logger.error("the %s failed with %s%s", hook, type(error).__name__, "" if where is None else f" at {where}")

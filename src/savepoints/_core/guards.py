@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, ExecutionContext
 
 from savepoints import _compat, errors
-from savepoints._core import adopt, implicit, past, phases, refusals, streams, unsaved
+from savepoints._core import adopt, due, implicit, past, phases, refusals, streams, unsaved
 from savepoints._core.dialects import driver_connection
 from savepoints._core.driver import cover, note_touched, was_open
 from savepoints._core.stack import KEY, Stack, detach
@@ -328,6 +328,8 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
     """
     try:
         stack.refuse_commit("connection.commit()")
+        if stack.root.session is not None:
+            raise refusals.past_its_session(stack.transaction)
     except errors.SavepointsError as error:
         cause = stack.transaction.cause or Cause("connection.commit() was refused", error, caller())
         if not connection.invalidated:
@@ -335,6 +337,7 @@ def _refuse_plain_commit(stack: Stack, connection: Connection) -> None:
             phases.roll_back_driver(connection)
         stack.rolled_back(End("rolled back: connection.commit() was refused", caller()))
         stack.transaction.cause = cause
+        due.run(stack, error)
         raise
 
 

@@ -89,4 +89,5 @@ def end(stack: Stack, level: Level, occasion: Occasion) -> None:
     """A level was undone, or the transaction has ended: what waited for that is due, the rest is dropped."""
     if level.hooks:
         stack.due += hooks.due_at(occasion, level.hooks)
+        stack.due_in = level
         level.hooks = None

@@ -118,6 +118,13 @@ def plain_call(verb: str, block: Level) -> errors.OutOfOrder:
     )
 
 
+def past_its_session(level: Level) -> errors.OutOfOrder:
+    """A commit of a session's connection, after which the session still takes its transaction for open."""
+    return errors.OutOfOrder(
+        f"connection.commit() past its session, whose transaction {called(level)} is", hint="use session.commit()"
+    )
+
+
 def unknown(name: str, open_names: Iterable[str]) -> errors.UnknownSavepoint:
     """No open savepoint of that name."""
     names = ", ".join(repr(printable(n)) for n in open_names) or "none"

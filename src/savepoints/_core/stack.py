@@ -71,6 +71,7 @@ class Stack:
         "cut",
         "doubt",
         "due",
+        "due_in",
         "face",
         "first",
         "harmless",
@@ -138,6 +139,7 @@ class Stack:
         self.second_phase = False  # all databases have prepared, and COMMIT PREPARED goes out
         self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
         self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
+        self.due_in: Level = self.transaction  # the outermost level whose end has made them due
         self.doubt: Doubt | None = None  # a statement that may have ended the transaction, until we know
         self.undo: str | None = None  # SQL to be sent on the connection before the transaction ends
         self.plain: plain.PlainCode | None = None  # where no verb of ours was used yet
@@ -177,8 +179,7 @@ class Stack:
 
     def mark_of(self, nested: SessionTransaction) -> Any:
         """The mark of a session's nested transaction."""
-        level = self.level_of(nested)
-        return None if level is None else level.mark
+        return getattr(self.level_of(nested), "mark", None)
 
     def touched(self, session: Session) -> Touched | None:
         """What was touched inside the innermost level of a session."""
@@ -344,8 +345,7 @@ class Stack:
 
     def __del__(self) -> None:
         """Say which block was never left: its object and its connection were thrown away."""
-        block = self.block if self.transaction.recorded not in TransactionLevel.ENDS else None
-        if block is not None:
+        if self.transaction.recorded not in TransactionLevel.ENDS and (block := self.block) is not None:
             text = f"the block of {refusals.called(block)} was never left"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 

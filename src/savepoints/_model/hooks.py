@@ -88,14 +88,15 @@ class Hook:
 
     def run(self) -> object:
         """Call it, once; what it returns may have to be awaited."""
-        self._leave(_State.RUN)
         args, kwargs = self._arguments
+        self._leave(_State.RUN)
         return self.function(*args, **kwargs)
 
     def _leave(self, state: _State) -> bool:
         was_pending = self.is_pending
         if was_pending:
             self._state = state
+            self._arguments = ((), {})  # who keeps the handle keeps nothing else
         return was_pending
 
     def __str__(self) -> str:
