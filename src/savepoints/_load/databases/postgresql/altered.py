@@ -233,7 +233,7 @@ class Losses:
         """Why rows are refused, by their index, and the place of the value."""
         found: dict[int, dict[int, Reason]] = {}
         for place, column in enumerate(batch.columns):
-            longest, lost = self._longest[column.name], self._losses[column.name]
+            longest, lost = self._longest.get(column.name), self._losses.get(column.name)
             if longest is not None:
                 why = reason(Fault.LENGTH, column.name, code="22001")
                 for at in _too_long(longest, batch.column(place)):
