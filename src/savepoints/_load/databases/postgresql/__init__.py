@@ -113,10 +113,11 @@ class Copying:
 
     def load(self, batch: Batch) -> Outcome:
         outcome = Outcome()
+        whole = self._staging.kept(batch, outcome)
         if self._direct:
-            self._copy(batch, outcome)
+            self._copy(whole, outcome)
         else:
-            self._staging.load(batch, outcome)
+            self._staging.load(whole, outcome)
         self._note(len(batch.rows), len(outcome.refused))
         return outcome
 
@@ -150,7 +151,7 @@ class Copying:
         """Copy a chunk; where a line fails, the rows before it, that row by the stage, and the rows behind it."""
         lines = written(self._writer, batch)
         batch = lines.batch
-        self._staging.refuse(lines, outcome)
+        self._staging.refuse(lines.rest, lines.refused, outcome)
         if not batch.rows:
             return
         names = tuple(column.name for column in batch.columns)

@@ -58,9 +58,9 @@ def run(
     result = f"{stage.name}_net"
     stage.run(f"CREATE INDEX {stage.name}_index ON {stage.name} ({NUMBER})")
     stage.run(f"CREATE TEMPORARY TABLE {result} {_RESULT} ON COMMIT DROP")
-    where = f"{NUMBER} BETWEEN lo AND hi"
+    where = f"{NUMBER} BETWEEN savepoints_net.lo AND savepoints_net.hi"
     alone = f"'{{{','.join(map(str, suspects))}}}'"
-    stage.run(_LOOP.format(work=work.format(where=where), stage=stage.name, number=NUMBER, result=result,
+    stage.run(_LOOP.format(work=work.format(where=where), stage=stage.name, where=where, result=result,
                            last=last, block=block, alone=alone))  # fmt: skip
     found = stage.run(f"SELECT * FROM {result} ORDER BY n").all()
     stage.run(f"DROP TABLE {result}")
@@ -84,10 +84,13 @@ VANISHED = "SPV01"
 _RESULT = "(n integer, code text, message text, detail text, col text, con text, fresh bigint, changed bigint)"
 
 # Codes that begin so are not the fault of a row: the same as in the classifier, for the server must not go on after
-# them. A code of class 21 says that a statement would update one row twice: there are duplicates, in one block.
+# them. A code of class 21 says that a statement would update one row twice: there are duplicates, in one block. A name
+# in a statement is a column's first, whatever the table has called them.
 _LOOP = (
     """
 DO $savepoints$
+#variable_conflict use_column
+<<savepoints_net>>
 DECLARE
     lo integer := 0; hi integer; size integer := {block}; got bigint; fresh bigint; sent bigint;
     all_fresh bigint := 0; all_changed bigint := 0; alone integer[] := {alone}; next integer := 1;
@@ -103,7 +106,7 @@ BEGIN
         END IF;
         BEGIN
             WITH {work} SELECT count(*), count(*) FILTER (WHERE done.fresh) INTO got, fresh FROM done;
-            SELECT count(*) INTO sent FROM {stage} WHERE {number} BETWEEN lo AND hi;
+            SELECT count(*) INTO sent FROM {stage} WHERE {where};
             IF got <> sent THEN
                 RAISE EXCEPTION USING ERRCODE = '"""
     + VANISHED

@@ -11,11 +11,12 @@ from sqlalchemy.exc import DBAPIError
 from savepoints._databases import Fault, Kind
 from savepoints._load.algorithm import Job, Outcome
 from savepoints._load.databases.postgresql import net
+from savepoints._load.databases.postgresql.altered import Losses
 from savepoints._load.databases.postgresql.catalog import Rules
 from savepoints._load.databases.postgresql.copying import Destination, Driver, copy_in
 from savepoints._load.databases.postgresql.sql import literal, plain, qualified, quote, table_name
 from savepoints._load.databases.postgresql.stage import NUMBER, Stage
-from savepoints._load.databases.postgresql.text import Writer, Written, written
+from savepoints._load.databases.postgresql.text import Writer, Written, apart, unwritten, written
 from savepoints._load.databases.postgresql.verdict import Judge, Refused, Verdict
 from savepoints._load.fields import by_expression
 from savepoints._load.intake import Batch, Columns
@@ -50,6 +51,7 @@ class Staging:
         self._rules = rules
         self._writer = writer
         self._table = table_name(job.table)
+        self._losses = Losses(job.connection, rules.columns, writer)
         self._stages: dict[tuple[Columns, int], tuple[Stage, Judge]] = {}
         self._tried = rules.triggered or rules.looks_around is not None  # no rule can be asked beforehand
         #: Defaults that are SQL, by their columns.
@@ -81,7 +83,7 @@ class Staging:
         """Put rows into the table, in their order."""
         lines = written(self._writer, batch)
         batch = lines.batch
-        self.refuse(lines, outcome)
+        self.refuse(lines.rest, lines.refused, outcome)
         if not batch.rows:
             return
         stage, judge = self._stage(batch)
@@ -97,14 +99,25 @@ class Staging:
         for at, why in verdict.skipped.items():
             outcome.skipped[batch.places[at]] = why
 
-    def refuse(self, lines: Written, outcome: Outcome) -> None:
+    def kept(self, batch: Batch, outcome: Outcome) -> Batch:
+        """The rows without those that hold a value which its column would alter; these are entered as refused."""
+        lost = self._losses.of(batch)
+        if not lost:
+            return batch
+        for number, places in lost.items():
+            for _, place in self._writer.unwritable([batch.rows[number]]):
+                places[place] = unwritten(batch, number, place)
+        whole, rest, refused = apart(batch, lost)
+        self.refuse(rest, refused, outcome)
+        return whole
+
+    def refuse(self, rest: Batch, refused: Refused, outcome: Outcome) -> None:
         """Enter rows that cannot be sent, with what else is wrong with them."""
-        rest = lines.rest
         if not rest.rows:
             return
         stage, _ = self._stage(rest)
         told = stage.told(rest, range(len(rest.rows)))
-        for at, reasons in lines.refused.items():
+        for at, reasons in refused.items():
             known = {one.column for one in reasons}
             others = [one for one in told[at] if one.column is not None and one.column not in known]
             outcome.refused[rest.places[at]] = (*reasons, *others)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from itertools import compress, count
@@ -223,16 +223,26 @@ def written(writer: Writer, batch: Batch) -> Written:
     try:
         return Written(batch, _blocks(writer, batch), batch.part(0, 0), {})
     except Unwritable:
-        bad: dict[int, list[int]] = {}
+        bad: dict[int, dict[int, Reason]] = {}
         for at, place in writer.unwritable(batch.rows):
-            bad.setdefault(at, []).append(place)
-    rest, refused = batch.only(bad), {}
-    for at, (row, places) in enumerate(zip(rest.rows, bad.values(), strict=True)):
-        faults = [Fault.ENCODING if isinstance(row[place], str) else Fault.TYPE for place in places]
-        refused[at] = [reason(fault, batch.columns[at].name) for fault, at in zip(faults, places, strict=True)]
-        rest.rows[at] = [None if place in places else cell for place, cell in enumerate(row)]
-    batch = batch.without(bad)
+            bad.setdefault(at, {})[place] = unwritten(batch, at, place)
+    batch, rest, refused = apart(batch, bad)
     return Written(batch, _blocks(writer, batch), rest, refused)
+
+
+def unwritten(batch: Batch, at: int, place: int) -> Reason:
+    """Why a value cannot be written."""
+    fault = Fault.ENCODING if isinstance(batch.rows[at][place], str) else Fault.TYPE
+    return reason(fault, batch.columns[place].name)
+
+
+def apart(batch: Batch, bad: Mapping[int, Mapping[int, Reason]]) -> tuple[Batch, Batch, dict[int, list[Reason]]]:
+    """Rows without those that are refused; and these, with NULL for each value that they are refused for, and why."""
+    rest, refused = batch.only(bad), {}
+    for at, number in enumerate(sorted(bad)):
+        rest.rows[at] = [None if place in bad[number] else cell for place, cell in enumerate(rest.rows[at])]
+        refused[at] = [bad[number][place] for place in sorted(bad[number])]
+    return batch.without(bad), rest, refused
 
 
 def _blocks(writer: Writer, batch: Batch) -> list[list[str]]:
