@@ -203,6 +203,7 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         errors=ERRORS,
         raised_by=(package,),
         zones=False,
+        spans=True,
         named=named,
         provoke=provoke,
         fault=fault,

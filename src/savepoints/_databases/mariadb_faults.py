@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from savepoints._databases.capabilities import Fault
 
+#: "Cannot get geometry object from data you send to the GEOMETRY field"
+NO_GEOMETRY = 1416
+
 #: By number. What is not here is not the row's fault.
 FAULTS = {
     1022: Fault.UNIQUE,
@@ -31,7 +34,7 @@ FAULTS = {
     1369: Fault.VIEW_CHECK,
     1406: Fault.LENGTH,
     1411: Fault.TYPE,
-    1416: Fault.TYPE,  # no geometry
+    NO_GEOMETRY: Fault.TYPE,
     1452: Fault.FOREIGN_KEY,
     1526: Fault.CHECK,  # no partition takes it
     1586: Fault.UNIQUE,
@@ -45,6 +48,7 @@ FAULTS = {
     3140: Fault.TYPE,  # no JSON
     3819: Fault.CHECK,
     4025: Fault.CHECK,
+    4078: Fault.TYPE,  # a value of another class, as a number for a UUID
 }
 #: The servers' own numbers end before. A trigger that raises one of its own takes a larger one.
 _OWN = range(5000, 65536)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import operator
+import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import Enum as PythonEnum
@@ -45,20 +46,36 @@ class Conversion:
         from_text: The input is text without types, as CSV.
         served: The database itself reads text for any type, and refuses what does not fit: it is sent as it is.
         zones: The database can keep the offset of a time.
+        spans: A TIME of the database is a span: of more than a day, or less than nothing.
     """
 
     def __init__(
-        self, column: Column[Any], dialect: Dialect, *, from_text: bool, served: bool, zones: bool = True
+        self,
+        column: Column[Any],
+        dialect: Dialect,
+        *,
+        from_text: bool,
+        served: bool,
+        zones: bool = True,
+        spans: bool = False,
     ) -> None:
         self._column = column
         kind = column.type
+        self._processor = kind.dialect_impl(dialect).bind_processor(dialect)
         self._plain, self._parse = _rule(kind, dialect, from_text=from_text)
+        if spans and isinstance(kind, types.Time):
+            self._parse = _span
         if isinstance(kind, (types.DateTime, types.Time)) and not (zones and kind.timezone):
             self._plain, self._parse = frozenset({_NONE}), _without_zone(self._parse)
         decorated = isinstance(kind, (types.TypeDecorator, types.Enum))
         self._served = served and not decorated and (from_text or not isinstance(kind, types.JSON))
         self._length = None if served or decorated else _length(kind)
-        self._processor = kind.dialect_impl(dialect).bind_processor(dialect)
+        if isinstance(kind, types.String) and self._processor is not None and not decorated:
+            self._plain, self._parse, self._length = (
+                frozenset({_NONE}),
+                _as_it_is,
+                None,
+            )  # as a SET: it knows what it takes
         self._nulls = isinstance(kind, (types.TypeDecorator, types.JSON)) and not from_text
         self._reasons: dict[type, Reason] = {}  # they are the same for all rows
         if self._served:
@@ -163,7 +180,17 @@ def _rule(kind: types.TypeEngine[Any], dialect: Dialect, *, from_text: bool) -> 
     for cls, (plain, parse) in _RULES.items():
         if isinstance(kind, cls):
             return frozenset({_NONE, *plain}), parse
+    if _holds_bytes(kind):
+        return frozenset({_NONE, bytes}), _binary
     return frozenset({_NONE}), _as_it_is
+
+
+def _holds_bytes(kind: types.TypeEngine[Any]) -> bool:
+    """VARBINARY and others have no public class in common with LargeBinary."""
+    try:
+        return kind.python_type is bytes and not isinstance(kind, types.TypeDecorator)
+    except NotImplementedError:
+        return False
 
 
 def _as_it_is(value: Any) -> Any:
@@ -237,10 +264,27 @@ def _time(value: Any) -> datetime.time:
     return datetime.time.fromisoformat(value.strip())
 
 
+_SPAN = re.compile(r"\s*(-?)(\d+):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?\s*")
+
+
+def _span(value: Any) -> datetime.time | datetime.timedelta:
+    if isinstance(value, datetime.timedelta):
+        return value
+    found = _SPAN.fullmatch(value)
+    if found is None:
+        return _time(value)
+    sign, hours, minutes, seconds, rest = found.groups("0")
+    if max(int(minutes), int(seconds)) > 59:
+        raise ValueError
+    micros = int(rest.ljust(6, "0"))
+    span = datetime.timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds), microseconds=micros)
+    return -span if sign == "-" else span
+
+
 def _without_zone(parse: Parse) -> Parse:
     def naive(value: Any) -> Any:
         found = value if isinstance(value, (datetime.datetime, datetime.time)) else parse(value)
-        if found.tzinfo is not None:
+        if getattr(found, "tzinfo", None) is not None:
             raise Zoned
         return found
 

@@ -21,7 +21,7 @@ from savepoints._load.databases.mariadb.examine import Examiner, Found
 from savepoints._load.databases.mariadb.literals import Cells, Literals
 from savepoints._load.databases.mariadb.merging import Merging
 from savepoints._load.databases.mariadb.rules import ForeignKey, Rules, table_of
-from savepoints._load.databases.mariadb.sending import AFTER, ROWS, Refusal, Sender
+from savepoints._load.databases.mariadb.sending import AFTER, ROWS, Into, Refusal, Sender
 from savepoints._load.fields import by_expression
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
@@ -55,7 +55,7 @@ class Prepared:
         self.names = [column.name for column in columns]
         more = {name: sql for name, sql in defaults.items() if name not in self.names}
         into = ", ".join(map(rules.quote, (*self.names, *more)))
-        self.head = f"INSERT INTO {rules.table} ({into}) VALUES "
+        self.into = Into(f"INSERT INTO {rules.table} ({into}) VALUES ", frozenset(self.names))
         self.tail = [*more.values()]
         self.examiner = Examiner(rules, self.names, sender.ask)
 
@@ -136,7 +136,7 @@ class Cutting:
         if self._wary:
             suspects.update(prepared.examiner.twice(cells, kept))
         among = {at for at, place in enumerate(kept) if place in suspects}
-        answers = self._sender.send(prepared.head, lines if not sure else [lines[at] for at in kept], among)
+        answers = self._sender.send(prepared.into, lines if not sure else [lines[at] for at in kept], among).refused
         outcome.loaded = len(kept) - len(answers)
         refused = {kept[at]: answer for at, answer in answers.items()}
         self._enter(prepared, batch, cells, refused, outcome)
@@ -169,8 +169,14 @@ class Cutting:
         found = {} if batch.filled else examiner.breaks(batch, cells, sorted(suspects))
         others = {at: [why for why in reasons if why.kind != _UNIQUE] for at, reasons in found.items()}
         sure = {at: reasons for at, reasons in others.items() if self._is_sure(examiner, reasons)}
-        merging = Merging(self._job, self._sender, prepared.head, batch, lines)
-        refused = merging.run(suspects, sure.keys(), outcome)
+        kept = [at for at in range(len(lines)) if at not in sure]
+        some, written = [lines[at] for at in kept], [[column[at] for at in kept] for column in cells]
+        among = {at for at, place in enumerate(kept) if place in suspects}
+        merging = Merging(self._job, prepared.into, batch.only(kept), written, some)
+        sent = self._sender.send(prepared.into, some, among, merging.alone)
+        outcome.updated = len(sent.there)
+        outcome.loaded = len(kept) - len(sent.there) - len(sent.refused)
+        refused = {kept[at]: answer for at, answer in sent.refused.items()}
         self._enter(prepared, batch, cells, refused, outcome)
         for at, reasons in sure.items():
             self._enter_one(batch, at, reasons, outcome)
@@ -186,7 +192,7 @@ class Cutting:
         lines = prepared.lines(cells, len(batch.rows))
         size = sum(map(len, lines))
         if size * 4 > self._sender.most:
-            room = self._sender.most - len(prepared.head.encode()) - 2000
+            room = self._sender.most - len(prepared.into.sql.encode()) - 2000
             why = reason(Fault.LENGTH, message="the row is longer than the server takes (max_allowed_packet)")
             long = {at: [why] for at, line in enumerate(lines) if len(line.encode(errors="surrogateescape")) > room}
             if long:
@@ -258,6 +264,8 @@ class Cutting:
             if key is not None:
                 because_of = _refused_parent(prepared, batch, at, key, refused) if key.own else None
                 return prepared.examiner.orphan(batch, at, key, refusal.text, because_of)
+        if refusal.code == mariadb_faults.NO_GEOMETRY:
+            column = self._rules.geometry
         column = column if same is None else same.column
         return reason(refusal.fault, column, constraint, code=str(refusal.code), detail=refusal.text)
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Column as AnyColumn
 from sqlalchemy.engine import Dialect
 
 from savepoints._databases import Fault
 from savepoints._load.convert import Conversion
-from savepoints._load.databases.mariadb.rules import Column, finite
+from savepoints._load.databases.mariadb.columns import Column
 from savepoints._load.intake import Row
 from savepoints._load.reasons import Reason, reason
 
@@ -55,7 +56,8 @@ class Literals:
             datetime.date: lambda value: f"'{value}'",
             datetime.datetime: lambda value: f"'{value}'",
             datetime.time: lambda value: f"'{value}'",
-            datetime.timedelta: self._by_driver,
+            datetime.timedelta: _span,
+            UUID: lambda value: f"'{value}'",
         }
 
     def write(self, names: Sequence[str], rows: list[Row]) -> tuple[Cells, Refused]:
@@ -71,19 +73,13 @@ class Literals:
 
     def _column(self, name: str, cells: list[Any]) -> tuple[list[str], dict[int, Reason]]:
         column = self._columns.get(name)
-        kinds = set(map(type, cells))
         refused: dict[int, Reason] = {}
         if column is not None:
-            if str in kinds and column.kind is not None and not column.is_text:
+            if column.kind is not None:
                 cells, refused = self._as_its_kind(column, cells)
-                kinds = set(map(type, cells))
-            if not kinds <= column.exact:
-                cells = list(map(column.rounded, cells))
-                refused |= _altered(column, cells)
-                kinds = set(map(type, cells))
-            if column.range is not None and not _all_in(column.range, cells, kinds):
-                refused |= _out_of(column.range, column, cells)
-        kinds.discard(_NONE)
+            cells, unfit = column.kept(cells)
+            refused = unfit | refused
+        kinds = set(map(type, cells)) - {_NONE}
         if len(kinds) == 1 and not refused:
             written = self._alike(kinds.pop(), cells)
             if written is not None:
@@ -139,17 +135,23 @@ class Literals:
 
     def _as_its_kind(self, column: Column, cells: list[Any]) -> tuple[list[Any], dict[int, Reason]]:
         """Text for a column that is none, whatever SQLAlchemy's Table says: the server would take a part of it."""
+        if not any(issubclass(kind, str) for kind in set(map(type, cells))):
+            return cells, {}
+        texts = [at for at, cell in enumerate(cells) if isinstance(cell, str)]
         conversion = self._conversions.get(column.name)
         if conversion is None:
             made: AnyColumn[Any] = AnyColumn(column.name, column.kind)
-            conversion = Conversion(made, self._dialect, from_text=True, served=False)
+            conversion = Conversion(made, self._dialect, from_text=True, served=False, zones=False, spans=True)
             self._conversions[column.name] = conversion
-        done, refused = conversion(cells)
-        return list(done), refused
+        done, refused = conversion([cells[at] for at in texts])
+        found = list(cells)
+        for at, cell in zip(texts, done, strict=True):
+            found[at] = cell
+        return found, {texts[at]: why for at, why in refused.items()}
 
 
 def _float(value: float) -> str:
-    text = repr(value)
+    text = float.__repr__(value)
     if not text[-1].isdigit():
         raise ValueError(value)  # infinity, or no number
     return text if "e" in text else f"{text}e0"
@@ -161,21 +163,8 @@ def _decimal(value: Decimal) -> str:
     return f"{value:f}"
 
 
-def _all_in(of: tuple[int, int], cells: list[Any], kinds: set[type]) -> bool:
-    """Whether all are whole numbers that fit, as is usual."""
-    numbers = cells if _NONE not in kinds else [cell for cell in cells if cell is not None]
-    return kinds <= {int, _NONE} and (not numbers or (of[0] <= min(numbers) and max(numbers) <= of[1]))
-
-
-def _out_of(of: tuple[int, int], column: Column, cells: list[Any]) -> dict[int, Reason]:
-    message = f"the value of {column.name} is out of the range of {column.type}"
-    why = reason(Fault.TYPE, column.name, message=message, code="1264")
-    numbers = ((at, cell) for at, cell in enumerate(cells) if isinstance(cell, (int, float, Decimal)))
-    return {at: why for at, cell in numbers if not (finite(cell) and of[0] - 1 < cell < of[1] + 1)}
-
-
-def _altered(column: Column, cells: list[Any]) -> dict[int, Reason]:
-    """Values that the column would round or cut without a word."""
-    message = f"{column.name} would not keep the value as it is: its type is {column.type}"
-    why = reason(Fault.TYPE, column.name, message=message)
-    return {at: why for at, cell in enumerate(cells) if cell is not None and not column.keeps(cell)}
+def _span(value: datetime.timedelta) -> str:
+    """Not by the driver: of one below zero some take the hours, and the minutes that lead back."""
+    minutes, rest = divmod(abs(value), datetime.timedelta(minutes=1))
+    sign = "-" if value < datetime.timedelta() else ""
+    return f"'{sign}{minutes // 60:02}:{minutes % 60:02}:{rest.seconds:02}.{rest.microseconds:06}'"

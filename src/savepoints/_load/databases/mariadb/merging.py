@@ -1,86 +1,54 @@
-"""Duplicates by the key are updated: rows whose key is there one by one, and those between them at once."""
+"""Duplicates by the key are updated: what is sent for a row that may be one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
-from sqlalchemy.exc import DBAPIError
-
-from savepoints._load.algorithm import Job, Outcome
-from savepoints._load.databases.mariadb.sending import Refusal, Sender
-from savepoints._load.intake import Batch, Row
+from savepoints._load.algorithm import Job
+from savepoints._load.databases.mariadb.literals import NULL, Cells
+from savepoints._load.databases.mariadb.sending import Into
+from savepoints._load.intake import Batch
 from savepoints._load.statements import Statement, finding, overwriting
+
+# Note [Not ON DUPLICATE KEY UPDATE]
+# That statement updates the row of any unique key, not of the one that was asked for, and judges a row as an INSERT
+# before it looks: a row that tells only some columns would be refused for the others. So the server looks a row up by
+# its key, and updates or inserts it: in their order, many rows in one compound statement.
 
 
 class Merging:
-    """Puts the rows of one batch in.
+    """Writes what is sent for rows of one batch.
 
     Args:
         job: The load; its key tells what is the same row.
-        sender: Sends rows.
-        head: INSERT INTO ... VALUES.
+        into: Where rows go.
         batch: The rows.
+        cells: The same, written, by columns.
         lines: The same, written.
     """
 
-    def __init__(self, job: Job, sender: Sender, head: str, batch: Batch, lines: list[str]) -> None:
-        self._sender = sender
-        self._head = head
-        self._batch = batch
+    def __init__(self, job: Job, into: Into, batch: Batch, cells: Cells, lines: list[str]) -> None:
+        self._into = into
         self._lines = lines
+        self._rows = list(zip(*cells, strict=True))
         dialect = job.connection.dialect
         told = set(job.key) <= set(batch.columns)
         self._key = [batch.columns.index(column) for column in job.key] if told else []
         self._update = overwriting(job.table, batch, job.key, dialect) if told else None
         self._find = finding(job.table, batch.columns, job.key, dialect) if told else None
 
-    def run(self, suspects: set[int], left_out: Collection[int], outcome: Outcome) -> dict[int, Refusal]:
-        """Those that were refused, by index.
+    def alone(self, at: int) -> str:
+        """The statement for a row whose key may be there."""
+        insert, row = self._into.sql + self._lines[at], self._rows[at]
+        if self._find is None or any(row[place] == NULL for place in self._key):
+            return insert
+        update = "" if self._update is None else f"{_written(self._update, row)};"
+        there = f"SET @savepoints_there = CONCAT(@savepoints_there, '{at},')"
+        look = f"{_written(self._find, row)} LOCK IN SHARE MODE"  # what is there now, whatever the transaction sees
+        return f"IF EXISTS ({look}) THEN {there}; {update} ELSE {insert}; END IF"
 
-        Args:
-            suspects: Rows whose key is likely to be there, or that may be refused. More may be found.
-            left_out: Those of them that are refused already.
-            outcome: Gets what was loaded and updated.
-        """
-        refused: dict[int, Refusal] = {}
-        at, count = 0, len(self._lines)
-        while at < count:
-            stop = next((one for one in range(at, count) if one in suspects), count)
-            if at in left_out:
-                at += 1
-                continue
-            if stop > at:
-                at = self._insert(at, stop, suspects, outcome)
-                continue
-            why = self._merge(at, outcome)
-            if why is not None:
-                refused[at] = why
-            at += 1
-        return refused
 
-    def _insert(self, at: int, stop: int, suspects: set[int], outcome: Outcome) -> int:
-        """Rows whose key is not there, as far as can be told; the first that is refused is looked at by itself."""
-        done, bad = self._sender.first_refused(self._head, self._lines[at:stop])
-        outcome.loaded += done
-        if bad is not None:
-            suspects.add(at + bad)
-        return at + done
-
-    def _merge(self, at: int, outcome: Outcome) -> Refusal | None:
-        row = self._batch.rows[at]
-        try:
-            if self._find is not None and self._is_there(self._find, row):
-                if self._update is not None:
-                    self._sender.ask(self._update.sql, self._update.one(row))
-                outcome.updated += 1
-                return None
-        except DBAPIError as error:
-            return self._sender.refusal(error)
-        refused = self._sender.send(self._head, [self._lines[at]], set())
-        outcome.loaded += not refused
-        return refused.get(0)
-
-    def _is_there(self, find: Statement, row: Row) -> bool:
-        if any(row[at] is None for at in self._key):
-            return False
-        return bool(self._sender.ask(find.sql, find.one(row)))
+def _written(statement: Statement, row: Sequence[str]) -> str:
+    """A statement with its values, as the driver would put them in."""
+    sql: str = statement.sql % statement.one(row)
+    return sql

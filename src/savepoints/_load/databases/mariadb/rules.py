@@ -5,136 +5,13 @@ What is foreseen decides nothing: the server refuses each bad row itself.
 
 from __future__ import annotations
 
-import datetime
-import re
 from collections import defaultdict
-from decimal import ROUND_HALF_UP, Context, Decimal
-from functools import cached_property
-from math import isfinite
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, types
-from sqlalchemy.dialects import mysql
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 
-_TYPE = re.compile(r"(\w+)(?:\((\d+)(?:,(\d+))?\))?")
-
-_WHOLE = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
-_TEXT = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"})
-_KINDS: dict[str, types.TypeEngine[Any]] = {
-    **dict.fromkeys(_WHOLE, types.BigInteger()),
-    "decimal": types.Numeric(),
-    "float": types.Float(),
-    "double": types.Float(),
-    "date": types.Date(),
-    "datetime": types.DateTime(),
-    "timestamp": types.DateTime(),
-    "time": mysql.TIME(),
-}
-_WIDE = Context(prec=400)  # wider than any float is long
-_PLAIN = frozenset({type(None), str, bytes, bool, int})
-
-
-class Column:
-    """A column as the server has it.
-
-    Attributes:
-        name: Its name.
-        type: Its type, as SQL.
-        collation: Of text.
-        not_null: A NULL is refused, and nobody puts another value in its place.
-    """
-
-    def __init__(self, name: str, type: str, collation: str | None, null: str, extra: str) -> None:
-        self.name = name
-        self.type = type
-        self.collation = collation
-        self.not_null = null == "NO" and "auto_increment" not in extra and not type.startswith("timestamp")
-        found = _TYPE.match(type)
-        self._of: str = "" if found is None else found[1]
-        first, second = (None, None) if found is None else found.groups()[1:]
-        self._scale = int(second or 0)
-        self._unsigned = "unsigned" in type
-        #: The least and the largest number that it takes.
-        self.range = _range(self._of, int(first or 0), self._scale, unsigned=self._unsigned)
-
-    @property
-    def is_text(self) -> bool:
-        """Text of any sort."""
-        return self._of in _TEXT
-
-    @property
-    def kind(self) -> types.TypeEngine[Any] | None:
-        """SQLAlchemy's type of what it holds, where that is not for text and is known."""
-        return _KINDS.get(self._of)
-
-    @property
-    def as_written(self) -> bool:
-        """Whether a condition over the literal, as `compared` gives it, is the condition over the column."""
-        if self._of in _WHOLE:
-            return not self._unsigned and self._of != "year"
-        return self._of in ("decimal", "date", "datetime", "varchar", "tinytext", "text", "mediumtext", "longtext")
-
-    @property
-    def equal_as_written(self) -> bool:
-        """The same of whether it is equal to another."""
-        padded = self._of == "char" and "nopad" not in (self.collation or "nopad")
-        return self.as_written or padded or self._of in _WHOLE
-
-    @cached_property
-    def exact(self) -> frozenset[type]:
-        """The classes of which it keeps each value, or refuses it."""
-        if self._of in _WHOLE or self._of == "decimal":
-            return _PLAIN
-        if self._of in ("date", "datetime", "timestamp"):
-            return _PLAIN | {datetime.date}
-        return _PLAIN | {float, Decimal, datetime.date, datetime.datetime, datetime.time, datetime.timedelta}
-
-    def keeps(self, value: Any) -> bool:
-        """Whether it would not cut the value, beyond what its type rounds by nature."""
-        if self._of in _WHOLE and isinstance(value, (float, Decimal)):
-            return finite(value) and value == int(value)
-        if isinstance(value, datetime.datetime):
-            return value.tzinfo is None and (self._of != "date" or value.time() == datetime.time())
-        return True
-
-    def rounded(self, value: Any) -> Any:
-        """A number with as many digits behind the point as a DECIMAL has: the server would do it, and say so."""
-        if self._of in _WHOLE and isinstance(value, (float, Decimal)) and self.keeps(value):
-            return int(value)
-        if self._of != "decimal" or not isinstance(value, (float, Decimal)):
-            return value
-        if not finite(value):
-            return value  # it is refused as such
-        exact = Decimal(repr(value)) if isinstance(value, float) else value
-        return exact.quantize(Decimal(1).scaleb(-self._scale), ROUND_HALF_UP, _WIDE)
-
-    def compared(self, sql: str) -> str:
-        """A literal in the form in which the column compares it."""
-        if self._of == "decimal":
-            return f"CAST({sql} AS {self.type.partition(' ')[0].upper()})"
-        if self.collation:
-            return f"CONVERT({sql} USING {self.collation.partition('_')[0]}) COLLATE {self.collation}"
-        cast = {"date": "DATE", "datetime": "DATETIME(6)", "timestamp": "DATETIME(6)", "time": "TIME(6)"}.get(self._of)
-        return sql if cast is None else f"CAST({sql} AS {cast})"
-
-
-def finite(value: float | Decimal) -> bool:
-    """Whether it is a number at all."""
-    return value.is_finite() if isinstance(value, Decimal) else isfinite(value)
-
-
-_BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
-
-
-def _range(of: str, digits: int, scale: int, *, unsigned: bool) -> tuple[int, int] | None:
-    if of == "decimal":
-        most: int = 10 ** (digits - scale)
-        return (0 if unsigned else 1 - most, most - 1)
-    if of not in _BITS:
-        return None
-    bits = _BITS[of]
-    return (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+from savepoints._load.databases.mariadb.columns import Column
 
 
 class ForeignKey(NamedTuple):
@@ -190,6 +67,12 @@ class Rules:
             self.unchecked.append("checks: check_constraint_checks is off on this connection")
             self.checks = {}
         self.triggered = self._triggered(place)
+
+    @property
+    def geometry(self) -> str | None:
+        """The column of geometries, if there is one alone: errors about these name none."""
+        found = [column.name for column in self.columns.values() if column.is_geometry]
+        return found[0] if len(found) == 1 else None
 
     def _show(self, what: str) -> Any:
         return self._ask(f"SHOW {what} FROM {self.table}".replace("%", "%%")).all()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
@@ -13,7 +14,7 @@ from savepoints import errors
 from savepoints._core.dialects import driver_connection
 from savepoints._core.raw import driver_work
 from savepoints._databases import Capabilities, Fault
-from savepoints._databases.mariadb_faults import FAULTS
+from savepoints._databases.mariadb_faults import FAULTS, named
 
 #: So many rows are sent at once; and so many bytes, where the server takes more.
 ROWS, BYTES = 2000, 4 << 20
@@ -26,30 +27,46 @@ STOPS = 4
 # goes on; those between them go in by one INSERT for each run. Where such a run fails, the handler passes the error on,
 # the statement ends there, and ROW_NUMBER (MariaDB 10.7) tells which row it was: all before the run are in, and none of
 # the run, for InnoDB undoes a refused statement alone. The handler only keeps what is a row's fault: after a deadlock
-# to go on would be to go on in another transaction. 1265 and 1292 are notes as well as errors, and no handler can tell:
-# they are passed on. What a warning tells of a value that was altered is found by its own handler.
-_PASSED_ON = (1265, 1292)
-_CODES = ", ".join(str(number) for number in FAULTS if number not in _PASSED_ON)
+# to go on would be to go on in another transaction. Some numbers are notes as well as errors, and one handler gets
+# both: ROW_COUNT is below zero after an error. Notes stand before it, also those of what the server computes, so that
+# the error is the last condition. Of many notes so few are kept that it is not among them: then nobody knows the row.
+_CODES = ", ".join(map(str, FAULTS))
 _ALTERED = (1264, 1265, 1292, 1366, 1406)
 _COMPOUND = (
     "BEGIN NOT ATOMIC DECLARE alone BOOL DEFAULT FALSE;"
-    f" DECLARE CONTINUE HANDLER FOR {_CODES}, SQLSTATE '45000' BEGIN"
-    " GET DIAGNOSTICS CONDITION 1 @savepoints_row = ROW_NUMBER, @savepoints_code = MYSQL_ERRNO,"
-    " @savepoints_text = MESSAGE_TEXT;"
+    f" DECLARE CONTINUE HANDLER FOR {_CODES}, SQLSTATE '45000', SQLWARNING BEGIN DECLARE many, count INT;"
+    " GET DIAGNOSTICS many = NUMBER, count = ROW_COUNT;"
+    " IF count < 0 THEN"
+    " GET DIAGNOSTICS CONDITION many @savepoints_code = MYSQL_ERRNO, @savepoints_text = MESSAGE_TEXT;"
     f" IF alone AND (@savepoints_code IN ({_CODES}) OR @savepoints_code >= 5000) THEN"
     " SET @savepoints_log = CONCAT(@savepoints_log,"
     " JSON_ARRAY(@savepoints_at, @savepoints_code, @savepoints_text), ',');"
-    " ELSE RESIGNAL; END IF; END;"
-    " DECLARE CONTINUE HANDLER FOR SQLWARNING BEGIN GET DIAGNOSTICS CONDITION 1 @savepoints_code = MYSQL_ERRNO;"
-    f" IF @savepoints_code IN {_ALTERED} THEN SET @savepoints_altered = @savepoints_at; END IF; END;"
+    " ELSE RESIGNAL; END IF;"
+    " ELSE WHILE many > 0 DO"
+    " GET DIAGNOSTICS CONDITION many @savepoints_code = MYSQL_ERRNO, @savepoints_text = MESSAGE_TEXT;"
+    f" IF @savepoints_code IN {_ALTERED} THEN SET @savepoints_notes = CONCAT(@savepoints_notes,"
+    " JSON_ARRAY(@savepoints_code, @savepoints_text), ','); END IF;"
+    " SET many = many - 1; END WHILE; END IF; END;"
 )
-_BEFORE = "SET @savepoints_at = NULL, @savepoints_row = NULL, @savepoints_log = '', @savepoints_altered = NULL"
+_BEFORE = (
+    "SET @savepoints_at = NULL, @savepoints_log = '', @savepoints_notes = '', @savepoints_there = '',"
+    " @savepoints_code = NULL, @savepoints_row = NULL"
+)
+_ANSWER = "SELECT @savepoints_log, @savepoints_there, @savepoints_notes"
+_POSITION = "SELECT @savepoints_log, @savepoints_there, @savepoints_at, @savepoints_row, @savepoints_code"
 
 #: Forget what the variables hold.
 AFTER = (
-    "SET @savepoints_at = NULL, @savepoints_row = NULL, @savepoints_log = NULL, @savepoints_altered = NULL,"
-    " @savepoints_code = NULL, @savepoints_text = NULL"
+    "SET @savepoints_at = NULL, @savepoints_log = NULL, @savepoints_notes = NULL, @savepoints_there = NULL,"
+    " @savepoints_code = NULL, @savepoints_row = NULL, @savepoints_text = NULL, @savepoints_last = NULL"
 )
+
+
+class Into(NamedTuple):
+    """Where rows go: INSERT INTO ... VALUES, and the columns that they have values for."""
+
+    sql: str
+    names: frozenset[str]
 
 
 class Refusal(NamedTuple):
@@ -58,6 +75,18 @@ class Refusal(NamedTuple):
     fault: Fault
     code: int
     text: str
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of rows, by index: those that were refused, and those that were there and were updated."""
+
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    there: set[int] = field(default_factory=set)
+
+
+#: What is sent for a row that stands alone.
+Alone = Callable[[int], str]
 
 
 class Sender:
@@ -87,44 +116,35 @@ class Sender:
             finally:
                 cursor.close()
 
-    def send(self, head: str, lines: list[str], suspects: set[int]) -> dict[int, Refusal]:
-        """Send rows; those that were refused, by index.
+    def send(self, into: Into, lines: list[str], suspects: set[int], alone: Alone | None = None) -> Sent:
+        """Send rows.
 
         Args:
-            head: INSERT INTO ... VALUES.
+            into: Where they go.
             lines: The rows, written.
             suspects: Those that are likely to be refused. More may be found, and are added.
+            alone: What is sent for one of them, by its index; the INSERT of the row if left out.
         """
-        refused: dict[int, Refusal] = {}
+        sent = Sent()
+        by_itself = alone or (lambda at: into.sql + lines[at])
         at, stops = 0, 0
         while at < len(lines):
             stop = self.fitting(lines, at, suspects)
-            alone = sorted(one for one in suspects if at <= one < stop)
+            some = sorted(one for one in suspects if at <= one < stop)
             try:
-                if alone:
-                    refused |= self._compound(head, lines, at, stop, alone)
+                if some:
+                    self._compound(_Part(into, lines, at, stop, some), by_itself, sent)
                 else:
-                    self._plain(head, lines, at, stop)
+                    self._plain(into, lines, at, stop)
             except DBAPIError as error:
-                at = self._stopped(error, at, stop, alone, suspects, refused)
+                at = self._stopped(error, at, stop, some, suspects, sent)
                 stops += 1
                 if stops > STOPS:  # nobody has foreseen them: the more there are, the more rows stand alone
                     behind = 1 + min((one for one in suspects if one >= at), default=at)
                     suspects.update(range(behind, behind + (1 << min(stops - STOPS, 10))))
             else:
                 at = stop
-        return refused
-
-    def first_refused(self, head: str, lines: list[str]) -> tuple[int, int | None]:
-        """Send rows as one INSERT: how many went in, or none and which one was refused."""
-        stop = self.fitting(lines, 0, set())
-        try:
-            self._plain(head, lines, 0, stop)
-        except DBAPIError as error:
-            self.refusal(error)
-            row = int(self._position()[1] or 1)
-            return 0, row - 1 if row <= stop else 0
-        return stop, None
+        return sent
 
     def refusal(self, error: DBAPIError) -> Refusal:
         """What an error says against a row; one that is no row's fault passes."""
@@ -149,38 +169,38 @@ class Sender:
                 return at
         return stop
 
-    def _plain(self, head: str, lines: list[str], at: int, stop: int) -> None:
+    def _plain(self, into: Into, lines: list[str], at: int, stop: int) -> None:
         with driver_work(self._connection, self._what) as proxy:
             cursor = proxy.cursor()
             try:
-                cursor.execute(head + ",".join(lines[at:stop]))
+                cursor.execute(into.sql + ",".join(lines[at:stop]))
                 count = cursor.rowcount
                 if self._capabilities.warned(driver_connection(self._connection.dialect, proxy)):
                     cursor.execute("SHOW WARNINGS")
-                    if any(one[1] in _ALTERED for one in cursor.fetchall()):
-                        raise _altered()
+                    _look_at((one[1:3] for one in cursor.fetchall()), into)
             finally:
                 cursor.close()
         _check(count, stop - at)
 
-    def _compound(self, head: str, lines: list[str], at: int, stop: int, alone: list[int]) -> dict[int, Refusal]:
+    def _compound(self, part: _Part, by_itself: Alone, sent: Sent) -> None:
         self.used = True
-        sql = f"{_COMPOUND}{''.join(_statements(head, lines, at, stop, alone))} END"
+        sql = f"{_COMPOUND}{''.join(part.statements(by_itself))} END"
         with driver_work(self._connection, self._what) as proxy:
             cursor = proxy.cursor()
             try:
                 cursor.execute(_BEFORE)
                 cursor.execute(sql)
                 count = cursor.rowcount
-                cursor.execute("SELECT @savepoints_log, @savepoints_altered")
-                log, altered = cursor.fetchall()[0]
-                if altered is not None:
-                    raise _altered()
+                cursor.execute(_ANSWER)
+                log, there, notes = cursor.fetchall()[0]
             finally:
                 cursor.close()
-        refused = self._read(log)
-        _check(count, stop - at - len(refused))
-        return refused
+        _look_at(json.loads(f"[{str(notes).rstrip(',')}]"), part.into)
+        refused, updated = self._read(log), _numbers(there)
+        if not updated:  # else it depends on the driver what is counted
+            _check(count, part.stop - part.at - len(refused))
+        sent.refused |= refused
+        sent.there |= updated - refused.keys()
 
     def _read(self, log: Any) -> dict[int, Refusal]:
         found: dict[int, Refusal] = {}
@@ -194,38 +214,39 @@ class Sender:
         return self._capabilities.fault(_Told(code, text))
 
     def _stopped(
-        self,
-        error: DBAPIError,
-        start: int,
-        stop: int,
-        alone: list[int],
-        suspects: set[int],
-        refused: dict[int, Refusal],
+        self, error: DBAPIError, start: int, stop: int, alone: list[int], suspects: set[int], sent: Sent
     ) -> int:
         """Which row an INSERT failed at, and where to go on. An error that is no row's fault passes."""
         refusal = self.refusal(error)
-        told, row, log = self._position()
+        log, there, told, row, code = self._position()
         at = start
         if alone:
             at = start if told is None else int(told)
-            refused |= self._read(log)
+            refused = self._read(log)
+            sent.refused |= refused
+            sent.there |= {one for one in _numbers(there) if one < at} - refused.keys()
         first = next((one for one in alone if one >= at), stop)  # where the run that failed ends
         bad = at + int(row or 1) - 1
         if at in suspects or (bad == at and first - at <= 1):
-            refused[at] = refusal
+            sent.refused[at] = refusal
             return at + 1
-        if not at <= bad < first or not row:
+        if not at <= bad < first or not row or int(code) != refusal.code:
             suspects.update(range(at, first))  # it does not tell which: each by itself
+            return at
         suspects.add(bad)
         return at
 
     def _position(self) -> Any:
-        """Where a compound statement was, the number of the row in the INSERT that failed, and the log."""
+        """The log of a compound statement and where it was, the number of the row in the INSERT that failed."""
         with driver_work(self._connection, "where the INSERT stopped") as proxy:
             cursor = proxy.cursor()
             try:
-                cursor.execute("GET DIAGNOSTICS CONDITION 1 @savepoints_row = ROW_NUMBER")
-                cursor.execute("SELECT @savepoints_at, @savepoints_row, @savepoints_log")
+                cursor.execute("GET DIAGNOSTICS @savepoints_last = NUMBER")
+                cursor.execute(
+                    "GET DIAGNOSTICS CONDITION @savepoints_last"
+                    " @savepoints_row = ROW_NUMBER, @savepoints_code = MYSQL_ERRNO"
+                )
+                cursor.execute(_POSITION)
                 return cursor.fetchall()[0]
             finally:
                 cursor.close()
@@ -235,22 +256,37 @@ class _Told(Exception):
     """An error as a driver would raise it."""
 
 
-def _statements(head: str, lines: list[str], at: int, stop: int, alone: list[int]) -> Iterator[str]:
-    """The runs of rows, and those that stand alone between them."""
-    for one in (*alone, stop):
-        if one > at:
-            yield f"SET @savepoints_at = {at}, alone = FALSE; {head}{','.join(lines[at:one])};"
-        if one < stop:
-            yield f"SET @savepoints_at = {one}, alone = TRUE; {head}{lines[one]};"
-        at = one + 1
+class _Part(NamedTuple):
+    """Rows of one compound statement, and which of them stand alone."""
+
+    into: Into
+    lines: list[str]
+    at: int
+    stop: int
+    alone: list[int]
+
+    def statements(self, by_itself: Alone) -> Iterator[str]:
+        """The runs of rows, and those that stand alone between them."""
+        at = self.at
+        for one in (*self.alone, self.stop):
+            if one > at:
+                rows = ",".join(self.lines[at:one])
+                yield f"SET @savepoints_at = {at}, alone = FALSE; {self.into.sql}{rows};"
+            if one < self.stop:
+                yield f"SET @savepoints_at = {one}, alone = TRUE; {by_itself(one)};"
+            at = one + 1
+
+
+def _numbers(told: Any) -> set[int]:
+    return {int(one) for one in str(told or "").split(",") if one}
+
+
+def _look_at(notes: Iterable[Sequence[Any]], into: Into) -> None:
+    """The server tells by a note that it has altered a value; what it computes itself, it may round."""
+    if any(code in _ALTERED and named(code, text).column in into.names for code, text in notes):
+        raise errors.LoadMismatch("the server noted that it had altered a value to make it fit, which was not foreseen")
 
 
 def _check(count: int, sent: int) -> None:
     if count != sent:
         raise errors.LoadMismatch(f"{sent} rows were sent, and the server has counted {count}")
-
-
-def _altered() -> errors.LoadMismatch:
-    return errors.LoadMismatch(
-        "the server warned that it had altered a value to make it fit: the types of SQLAlchemy's Table are not its own"
-    )
