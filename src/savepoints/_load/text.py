@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable
-from itertools import chain, islice
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from savepoints import errors
 from savepoints._databases import Fault
 from savepoints._load.exact import MARK, reject_of
 from savepoints._load.files import Opened
+from savepoints._load.records import Record, Records
 from savepoints._load.sources import Broken, Taken
 from savepoints._load.written import REASONS, unmarked
 
 _DELIMITERS = ",;\t|"
-_NO_LIMIT = 2**31 - 1
 
 
 class CsvRows:
@@ -26,12 +25,15 @@ class CsvRows:
 
     def __init__(self, file: Opened) -> None:
         self._file = file
-        header = file.text.readline()
+        self._records = Records(file)
+        header = self._records.peek()
         if any(char == "\0" or "\udc80" <= char <= "\udcff" for char in header):
             raise errors.BadInput(f"the first line of {file.path} is not text", hint="tell its encoding")
-        delimiter = max(_DELIMITERS, key=header.count)
-        self._reader = csv.reader(chain((header,) if header else (), file.text), delimiter=delimiter)
-        names = next(self._reader, [])
+        self._records.delimiter = max(_DELIMITERS, key=header.count)
+        first, _ = self._records.take(1)
+        names = first[0] if first else []
+        if isinstance(names, Broken):
+            raise errors.BadInput(f"the header of {file.path} is not CSV: a quote in it is not closed")
         if not any(names):
             raise errors.BadInput(f"{file.path} is empty", hint="its first line must name the columns")
         self._replay = tuple(names[: len(REASONS)]) == REASONS
@@ -39,23 +41,16 @@ class CsvRows:
         self._read = 0
 
     def take(self, count: int) -> Taken:
-        before = self._reader.line_num
-        limit = csv.field_size_limit(_NO_LIMIT)  # of the whole process, and meant for other people's files
-        try:
-            found = list(islice(self._reader, count))
-        finally:
-            csv.field_size_limit(limit)
-        line = _lines(found, before, self._reader.line_num)
+        found, lines = self._records.take(count)
         if not all(found):  # an empty line is no row
             places = [at for at, row in enumerate(found) if row]
             if not places:
                 return self.take(count)
-            found, all_lines = [found[at] for at in places], line
-            line = lambda index: all_lines(places[index])  # noqa: E731
+            found, lines = [found[at] for at in places], [lines[at] for at in places]
         if self._replay:
-            return _again(found)
+            return _again(self._file.path, found, lines)
         first, self._read = self._read, self._read + len(found)
-        return Taken(found, range(first, self._read), line)
+        return Taken(found, range(first, self._read), lines.__getitem__)
 
     def share(self) -> float | None:
         return self._file.share()
@@ -64,23 +59,25 @@ class CsvRows:
         self._file.close()
 
 
-def _lines(rows: list[list[str]], before: int, after: int) -> Callable[[int], int]:
-    """Where each record begins: a quoted cell may go over several lines."""
-    if after - before == len(rows):
-        return lambda index: before + 1 + index
-    begins = [before + 1]
-    for row in rows:
-        more = sum(cell.count("\n") + cell.count("\r") - cell.count("\r\n") for cell in row)
-        begins.append(begins[-1] + 1 + more)
-    return begins.__getitem__
-
-
-def _again(records: list[list[str]]) -> Taken:
+def _again(path: Path, records: Sequence[Record], lines: Sequence[int]) -> Taken:
     """Rows of a CSV file of rejects, without marks, under their first numbers."""
     width = len(REASONS)
-    rows = [[unmarked(cell) for cell in record[width:]] for record in records]
-    lines = [int(record[1]) if record[1] else None for record in records]
-    return Taken(rows, [int(record[0]) for record in records], lines.__getitem__)
+    rows: list[Any] = []
+    numbers: list[int] = []
+    first: list[int | None] = []
+    for record, line in zip(records, lines, strict=True):
+        try:
+            cells = [] if isinstance(record, Broken) else record
+            number, at, *_ = cells
+            numbers.append(int(number))
+            first.append(int(at) if at else None)
+        except ValueError:
+            raise errors.BadInput(
+                f"line {line} of {path} is no reject: it does not begin with the number of a row",
+                hint="mend the line, or take it out",
+            ) from None
+        rows.append([unmarked(cell) for cell in cells[width:]])
+    return Taken(rows, numbers, first.__getitem__)
 
 
 class JsonRows:
@@ -90,7 +87,7 @@ class JsonRows:
 
     def __init__(self, file: Opened) -> None:
         self._file = file
-        self._ahead: str | None = file.text.readline()
+        self._ahead: str | None = next(iter(file.lines(1)), "")
         self.text = self._ahead.startswith(f'{{"{MARK}": 1, "text": true')
         self._line = 0
         self._read = 0
@@ -111,7 +108,7 @@ class JsonRows:
 
     def _next_line(self) -> str:
         line, self._ahead = self._ahead, None
-        return self._file.text.readline() if line is None else line
+        return next(iter(self._file.lines(1)), "") if line is None else line
 
     def _parsed(self, line: str) -> tuple[Any, int, int | None]:
         number, self._read = self._read, self._read + 1
