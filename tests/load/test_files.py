@@ -231,7 +231,7 @@ def test_no_cell_is_a_formula(cell: str, tmp_path: Path) -> None:
     kept.write(tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
         head, row = csv.reader(file)
-    assert head[0] == "reject.number"
+    assert head[0].startswith("reject.number")
     assert row[-2:] == [f"'{cell}", "-5"]
 
 

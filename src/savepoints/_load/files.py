@@ -163,9 +163,9 @@ _UNPACK: dict[bytes, Callable[[Path, IO[bytes]], IO[bytes]]] = {
 
 
 def _csv(path: Path, raw: IO[bytes], encoding: str | None) -> Source:
-    from savepoints._load.text import CsvRows
+    from savepoints._load.text import csv_rows
 
-    return CsvRows(Opened(path, raw, encoding))
+    return csv_rows(Opened(path, raw, encoding))
 
 
 def _jsonl(path: Path, raw: IO[bytes], encoding: str | None) -> Source:
