@@ -11,7 +11,7 @@ import lzma
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,41 +22,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import feather, parquet
-from sqlalchemy import Column as SqlColumn
-from sqlalchemy import Connection, Integer, MetaData, String, Table, create_engine, select
+from sqlalchemy import Connection, select
 
-from savepoints import BadInput, Rejects, load, rejects_table
+from savepoints import BadInput, Rejects, load
 from savepoints._load.exact import line_of, reject_of
 from savepoints._load.reasons import Reason, Reject
 from savepoints._load.written import marked, unmarked
-
-metadata = MetaData()
-item: Table = Table(
-    "item",
-    metadata,
-    SqlColumn("id", Integer, primary_key=True, autoincrement=False),
-    SqlColumn("name", String(20), nullable=False),
-    SqlColumn("size", Integer),
-)
-rejects: Table = rejects_table(metadata)
-
-
-@pytest.fixture
-def connection() -> Iterator[Connection]:
-    engine = create_engine("sqlite://")
-    metadata.create_all(engine)
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
-
+from tests.load.items import item, rejects, rows_of
 
 TEXT = 'id,name,size\n1,one,10\n2,"two\nlines",\n\n3,three,x\n1,again,4\n4,four\n'
 GOOD = [(1, "one", 10), (2, "two\nlines", None)]
 BAD = [(2, 6), (3, 7), (4, 8)]  # number and line
-
-
-def rows_of(connection: Connection) -> list[Any]:
-    return [tuple(row) for row in connection.execute(select(item).order_by(item.c.id))]
 
 
 def zipped(data: bytes) -> bytes:
@@ -255,7 +231,7 @@ def test_no_cell_is_a_formula(cell: str, tmp_path: Path) -> None:
     kept.write(tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
         head, row = csv.reader(file)
-    assert head[0] == "reject.number"
+    assert head[0].startswith("reject.number")
     assert row[-2:] == [f"'{cell}", "-5"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from savepoints import errors
-from savepoints._load.sources import Taken, no_line
+from savepoints._load.sources import Taken, no_line, null_of
 
 
 def pyarrow() -> Any:
@@ -28,6 +28,8 @@ class Batches:
     """Rows of record batches, made into Python values batch by batch."""
 
     text = False
+    null = null_of(text=False)
+    again = False
 
     def __init__(self, names: list[str], batches: Iterator[Any], total: int | None, file: IO[bytes] | None) -> None:
         self.names: tuple[str, ...] | None = tuple(names)

@@ -6,7 +6,7 @@ Whole columns at a time, since most of them need nothing: that is what keeps a l
 from __future__ import annotations
 
 import datetime
-import json
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import StatementError
 
 from savepoints._databases import Fault
+from savepoints._load.documents import TooExact, parsed, serializable
 from savepoints._load.reasons import Reason, reason
 
 Parse = Callable[[Any], Any]
@@ -140,6 +141,8 @@ class Conversion:
             found = reason(Fault.LENGTH, name, message=f"{name} is longer than {self._length} characters")
         elif isinstance(error, Zoned):
             found = reason(Fault.TYPE, name, message=f"the value of {name} has a time zone, which would be dropped")
+        elif isinstance(error, TooExact):
+            found = reason(Fault.TYPE, name, message=f"a number in {name} has more digits than a float keeps")
         elif isinstance(error, UnicodeError):
             found = reason(Fault.ENCODING, name)
         else:
@@ -173,7 +176,7 @@ def _rule(kind: types.TypeEngine[Any], dialect: Dialect, *, from_text: bool) -> 
     if isinstance(kind, types.Uuid):
         return frozenset({_NONE, UUID if kind.as_uuid else str}), _uuid(kind)
     if isinstance(kind, types.JSON):
-        return frozenset({_NONE}), json.loads if from_text else _as_it_is
+        return frozenset({_NONE}), _document if from_text else serializable
     if isinstance(kind, types.Numeric) and not isinstance(kind, types.Float):
         exact = dialect.supports_native_decimal
         return frozenset({_NONE, int, Decimal} if exact else {_NONE, int, float}), _decimal if exact else _narrowed
@@ -209,7 +212,10 @@ def _integer(value: Any) -> int:
 def _float(value: Any) -> float:
     if isinstance(value, (bool, bytes)):
         raise TypeError
-    return float(value)
+    found = float(value)
+    if math.isinf(found) and "inf" not in str(value).lower():
+        raise OverflowError
+    return found
 
 
 def _decimal(value: Any) -> Decimal | float:
@@ -305,6 +311,10 @@ def _text(value: Any) -> str:
     if isinstance(value, (int, float, Decimal, UUID, datetime.date, datetime.time)):
         return str(value)
     raise TypeError
+
+
+def _document(text: str) -> Any:
+    return serializable(parsed(text))
 
 
 def _uuid(kind: types.Uuid[Any]) -> Parse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from decimal import Decimal
@@ -39,24 +40,32 @@ _IN: dict[str, Any] = {
     "uuid": UUID,
     "bytes": base64.b64decode,
     "object": dict,
+    "float": float,
     "unknown": str,
 }
 
 
 def plain(value: Any) -> Any:
     """A value in the types of JSON."""
-    if value is None or (isinstance(value, (str, bool, int, float)) and not isinstance(value, Enum)):
-        return value
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_TAG: "float", "value": str(value)}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
     if isinstance(value, Mapping):
-        inner = {str(key): plain(one) for key, one in value.items()}
-        return {_TAG: "object", "value": list(inner.items())} if _TAG in inner else inner
+        inner = {key if _is_scalar(key) else str(key): plain(one) for key, one in value.items()}
+        strange = _TAG in inner or not all(isinstance(key, str) for key in inner)
+        return {_TAG: "object", "value": list(inner.items())} if strange else inner
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(one) for one in value]
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     return _tagged(value)
+
+
+def _is_scalar(key: Any) -> bool:
+    return key is None or (isinstance(key, (str, bool, int, float)) and not isinstance(key, Enum))
 
 
 def _tagged(value: Any) -> dict[str, Any]:
@@ -65,6 +74,16 @@ def _tagged(value: Any) -> dict[str, Any]:
             name, out = _OUT[cls]
             return {_TAG: name, "value": out(value)}
     return {_TAG: "unknown", "value": str(value)}
+
+
+def text_of(value: Any) -> str:
+    """A value as a file without types has it, for the column's type to read."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"\\x{bytes(value).hex()}"
+    found = plain(value)
+    if isinstance(found, dict) and isinstance(found.get("value"), str):
+        return str(found["value"])
+    return json.dumps(found) if isinstance(found, (dict, list)) else str(found)
 
 
 def _restored(found: dict[str, Any]) -> Any:
@@ -85,13 +104,13 @@ def reason_fields(one: Reason) -> dict[str, Any]:
 
 def line_of(reject: Reject, *, text: bool = False) -> str:
     """One line of a file of rejects, without its end. Always ASCII, so that no broken text can break the file."""
-    row = reject.row._asdict() if hasattr(reject.row, "_asdict") else reject.row
     record = {
         MARK: 1,
         **({"text": True} if text else {}),
         "number": reject.number,
         "line": reject.line,
-        "row": plain(row),
+        **({} if reject.names is None else {"names": reject.names}),
+        "row": plain(reject.row._asdict() if hasattr(reject.row, "_asdict") else reject.row),
         "reasons": [reason_fields(one) for one in reject.reasons],
     }
     return json.dumps(record)
@@ -99,9 +118,14 @@ def line_of(reject: Reject, *, text: bool = False) -> str:
 
 def reject_of(line: str) -> Reject:
     """The reject that a line holds."""
-    record = restore(line)
+    return reject_from(restore(line))
+
+
+def reject_from(record: dict[str, Any]) -> Reject:
+    """The reject that a record is of."""
     reasons = tuple(Reason(**_hashable(one)) for one in record["reasons"])
-    return Reject(record["number"], record["line"], record["row"], reasons)
+    names = record.get("names")
+    return Reject(record["number"], record["line"], record["row"], reasons, None if names is None else tuple(names))
 
 
 def _hashable(fields: dict[str, Any]) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class Wanted:
             )
         return found
 
-    def of_tuples(self, width: int) -> list[Column[Any] | None]:
+    def of_tuples(self, width: int) -> list[Column[Any]]:
         """The columns of rows without names: those that were named, or all that take values, in the table's order."""
         if self.named is not None:
             return [self._known(name) for name in self.named]

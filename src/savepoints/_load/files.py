@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
 import os
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -31,10 +35,33 @@ def open_file(file: Path_, *, encoding: str | None) -> Source:
     except OSError as error:
         raise errors.BadInput(f"{path} cannot be read: {error.strerror}", hint="give the path of a file") from error
     try:
-        return _READERS[kind](path, raw, encoding)
+        with reading(path):
+            return _READERS[kind](path, raw, encoding)
     except BaseException:
         raw.close()
         raise
+
+
+#: What the unpackers, the decoders and pyarrow raise for a file that was cut, damaged or locked by a password.
+_DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Around all that reads a file.
+
+    Raises:
+        BadInput: It cannot be read to its end.
+    """
+    try:
+        yield
+    except errors.BadInput:
+        raise
+    except _DAMAGED as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise errors.BadInput(
+            f"{path} cannot be read: {told}", hint="it may be cut or damaged: get it again, or tell its encoding"
+        ) from error
 
 
 _SUFFIXES = {
@@ -65,28 +92,51 @@ class Opened:
         self._size = os.fstat(raw.fileno()).st_size
         self.path = path
         # bytes that are no text stay in the cell as lone surrogates, so that only their row is refused
-        self.text = io.TextIOWrapper(
-            cast(Any, _unpacked(path, raw)), encoding or "utf-8-sig", errors="surrogateescape", newline=""
+        self._text = io.TextIOWrapper(
+            cast(Any, _unpacked(path, raw, encoding)), _codec(encoding), errors="surrogateescape", newline=""
         )
+
+    def lines(self, count: int) -> list[str]:
+        """The next lines with their ends, so many unless the file is at its own."""
+        with reading(self.path):
+            return list(islice(self._text, count))
 
     def share(self) -> float | None:
         """By the bytes of the file, packed or not."""
         return self._raw.tell() / self._size if self._size and not self._raw.closed else None
 
     def close(self) -> None:
-        self.text.close()
+        self._text.close()
         self._raw.close()
 
 
-def _unpacked(path: Path, raw: IO[bytes]) -> IO[bytes]:
+def _codec(encoding: str | None) -> str:
+    """The name of a codec for text.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    name = encoding or "utf-8"
+    try:
+        "".encode(name)
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        raise errors.BadInput(f"there is no encoding {name!r}", hint="as utf-8, latin-1 or cp1252") from None
+    return "utf-8-sig" if found == "utf-8" else found  # a mark of the byte order is no part of the first name
+
+
+def _unpacked(path: Path, raw: IO[bytes], encoding: str | None) -> IO[bytes]:
     begin = raw.read(8)
     raw.seek(0)
     for magic, unpack in _UNPACK.items():
         if begin.startswith(magic):
             return unpack(path, raw)
-    if begin.startswith(b"PAR1") or (b"\0" in begin and not begin.startswith((b"\xff\xfe", b"\xfe\xff"))):
+    if begin.startswith((b"PAR1", b"ARROW1")) or (b"\0" in begin and encoding is None and not begin.startswith(_WIDE)):
         raise errors.BadInput(f"{path} is not a file of text", hint="give it the name of its format, as x.parquet")
     return raw
+
+
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _zip(path: Path, raw: IO[bytes]) -> IO[bytes]:
@@ -113,9 +163,9 @@ _UNPACK: dict[bytes, Callable[[Path, IO[bytes]], IO[bytes]]] = {
 
 
 def _csv(path: Path, raw: IO[bytes], encoding: str | None) -> Source:
-    from savepoints._load.text import CsvRows
+    from savepoints._load.text import csv_rows
 
-    return CsvRows(Opened(path, raw, encoding))
+    return csv_rows(Opened(path, raw, encoding))
 
 
 def _jsonl(path: Path, raw: IO[bytes], encoding: str | None) -> Source:

@@ -45,7 +45,11 @@ def table_for(rows: Any, name: str, *, encoding: str | None = None, null: Sequen
     try:
         taken = source.take(LOOKED_AT).rows
         columns = _by_name(source.names, taken)
-        kinds = {column: _of_text(cells, null) if source.text else _of_values(cells) for column, cells in columns}
+        typed = source.names is not None
+        kinds = {
+            column: _of_text(cells, null) if source.text else _of_values(cells, typed=typed)
+            for column, cells in columns
+        }
     finally:
         source.close()
     if not kinds:
@@ -121,9 +125,12 @@ _VALUES: dict[type, type[types.TypeEngine[Any]]] = {
 }
 
 
-def _of_values(cells: list[Any]) -> types.TypeEngine[Any]:
+def _of_values(cells: list[Any], *, typed: bool) -> types.TypeEngine[Any]:
     """By the classes of values, as typed files and JSON have them."""
     kinds = {type(cell) for cell in cells if cell is not None}
+    if not typed and Decimal in kinds <= {int, Decimal}:  # numbers of JSON
+        digits = (len(Decimal(cell).as_tuple().digits) for cell in cells if cell is not None)
+        return types.Double() if max(digits) <= _DIGITS else types.Text()
     if kinds == {int, float}:
         kinds = {float}
     found = {_VALUES.get(kind, types.Text) for kind in kinds}

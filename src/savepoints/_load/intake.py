@@ -143,9 +143,11 @@ class Intake:
         self._times = {"zones": zones, "spans": spans}
         self._updates = updates
         self._conversions: dict[Column[Any], Conversion] = {}
+        self._tuples: list[Column[Any]] = []
         self._header = None if source.names is None else wanted.of_header(source.names)
         self._defaulted = [column for column in target.table.columns if column.default is not None]
-        self._first = True
+        self._first = not source.again  # what is wrong with rejects is never an error of the input as a whole
+        self.names = source.names  # of cells whose rows have none of their own
 
     def _column(self, name: str) -> Column[Any]:
         column = self._target.column(name)
@@ -177,9 +179,17 @@ class Intake:
             if named:
                 yield from self._named(piece, places)
             else:
-                width = next((len(rows[at]) for at in places if _is_row(rows[at])), 0)
-                columns = self._wanted.of_tuples(width)
+                columns = self._of_tuples([rows[at] for at in places])
                 yield self._positional(piece, columns, places, what=f"{len(columns)} columns")
+
+    def _of_tuples(self, rows: list[Row]) -> Sequence[Column[Any]]:
+        """The columns of rows without names, as the first of them all has them."""
+        if self.names is not None:
+            return self._tuples
+        width = next((len(row) for row in rows if _is_row(row)), None)
+        self._tuples = self._wanted.of_tuples(width or 0)
+        self.names = None if width is None else tuple(column.name for column in self._tuples)
+        return self._tuples
 
     def _positional(
         self, piece: Piece, columns: Sequence[Column[Any] | None], places: Sequence[int], what: str

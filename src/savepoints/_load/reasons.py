@@ -47,12 +47,22 @@ class Reject:
         line: Where it begins in the file, from 1, where that is known.
         row: The row as it was given.
         reasons: All that is known to be wrong with it, the first found first.
+        names: Of a row without names of its own: those that its cells were to have.
     """
 
     number: int
     line: int | None
     row: Any
     reasons: tuple[Reason, ...]
+    names: tuple[str, ...] | None = None
+
+    @property
+    def named(self) -> Any:
+        """The row with the names of its cells, where it has as many as there are names; else as it was given."""
+        if hasattr(self.row, "_asdict"):
+            return self.row._asdict()
+        fits = self.names is not None and isinstance(self.row, (list, tuple)) and len(self.row) == len(self.names)
+        return dict(zip(self.names, self.row, strict=True)) if self.names is not None and fits else self.row
 
     @property
     def kind(self) -> str:

@@ -187,7 +187,7 @@ class _Run:
             target,
             wanted,
             connection.dialect,
-            null=options.null if options.null is not None else (("",) if source.text else ()),
+            null=source.null if options.null is None else options.null,
             convert=options.convert or {},
             served=self._algorithm.served,
             zones=row.zones,
@@ -237,16 +237,26 @@ class _Run:
 
     def _record(self, piece: Piece, skipped: dict[int, Reason]) -> None:
         """Enter what was not loaded, in the order of the input."""
-        taken, names = piece.taken, self._source.names
+        taken = piece.taken
         for place in sorted((*piece.refused, *skipped)):
             reasons = (skipped[place],) if place in skipped else piece.refused[place]
-            row = taken.rows[place]
-            raw = row if names is None and type(row) is not Broken else _raw(row, names)
-            reject = Reject(taken.numbers[place], taken.line(place), raw, reasons)
+            raw, names = self._raw(taken.rows[place])
+            reject = Reject(taken.numbers[place], taken.line(place), raw, reasons, names)
             if place in skipped:
                 self.report.skip(reject)
             else:
                 self.report.reject(reject)
+
+    def _raw(self, row: Any) -> tuple[Any, tuple[str, ...] | None]:
+        """As it was given, with the names of a header, or of the columns that it was meant for."""
+        if isinstance(row, Broken):
+            return row.raw, row.names
+        if not isinstance(row, (list, tuple)):
+            return row, None
+        header = self._source.names
+        if header is not None and len(row) == len(header):
+            return dict(zip(header, row, strict=True)), None
+        return row, self._intake.names
 
     def _check_limits(self, *, final: bool) -> None:
         """Stop where more rows are bad than was allowed."""
@@ -291,11 +301,4 @@ class _Run:
             return
         from savepoints._load.written import write
 
-        write(self.report.rejects, to, names=self._source.names, source=rows)
-
-
-def _raw(row: Any, names: tuple[str, ...] | None) -> Any:
-    """As it was given, with the names of a header; what could not be read into a row, as its text."""
-    if isinstance(row, Broken):
-        return row.raw
-    return dict(zip(names, row, strict=True)) if names is not None and len(row) == len(names) else row
+        write(self.report.rejects, to, source=rows)

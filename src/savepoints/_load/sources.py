@@ -15,11 +15,19 @@ from savepoints._load.rejects import Rejects
 
 
 class Broken(NamedTuple):
-    """A record that could not even be read into a row."""
+    """A record that could not even be read into a row.
+
+    Attributes:
+        raw: What there was instead.
+        fault: What is wrong with it.
+        message: The same in words, without values.
+        names: Of cells that are too few or too many: the names that they were to have.
+    """
 
     raw: Any
     fault: Fault
     message: str
+    names: tuple[str, ...] | None = None
 
 
 class Taken(NamedTuple):
@@ -36,10 +44,14 @@ class Source(Protocol):
     Attributes:
         names: The names of the fields, where one header holds for all rows; else each row brings its own, or none.
         text: Cells are text, as a file without types has them.
+        null: Texts that stand for NULL, if the caller names none.
+        again: They are rejects of an earlier load.
     """
 
     names: tuple[str, ...] | None
     text: bool
+    null: tuple[str, ...]
+    again: bool
 
     def take(self, count: int) -> Taken:
         """The next rows, at most so many; none at the end."""
@@ -58,12 +70,15 @@ def no_line(index: int) -> None:
 class Iterated:
     """Rows of an iterable: mappings, sequences, dataclasses, named tuples, or rejects of an earlier load."""
 
-    def __init__(self, rows: Iterable[Any], names: tuple[str, ...] | None = None) -> None:
+    names: tuple[str, ...] | None = None
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self.again = isinstance(rows, Rejects)
         self.text = isinstance(rows, Rejects) and rows.text
+        self.null = null_of(text=self.text)
         self._size = len(rows) if isinstance(rows, Sized) else None
         self._rows: Iterator[Any] = iter(rows)
         self._read = 0
-        self.names = names
 
     def take(self, count: int) -> Taken:
         rows = list(islice(self._rows, count))
@@ -91,8 +106,23 @@ def _as_mapping(row: Any) -> Any:
 def _again(rows: list[Any], first: int) -> Taken:
     """Rejects are tried again under their first numbers."""
     found = [row if isinstance(row, Reject) else Reject(first + at, None, row, ()) for at, row in enumerate(rows)]
-    given = [_as_mapping(one.row) for one in found]
-    return Taken(given, [one.number for one in found], lambda index: found[index].line)
+    return Taken([tried_again(one) for one in found], [one.number for one in found], lambda index: found[index].line)
+
+
+def tried_again(reject: Reject) -> Any:
+    """The row of a reject, with the names that it had then: columns may be asked for in another order now."""
+    row = _as_mapping(reject.named)
+    if isinstance(row, str):
+        return Broken(row, Fault.STRUCTURE, "the row is still a line that could not be read")
+    if reject.names is None or isinstance(row, Mapping):
+        return row
+    told = f"the row has {len(row)} columns where {len(reject.names)} columns are expected"
+    return Broken(row, Fault.STRUCTURE, told, reject.names)
+
+
+def null_of(*, text: bool) -> tuple[str, ...]:
+    """What stands for NULL by default: an empty cell, where there are no types; else nothing but None."""
+    return ("",) if text else ()
 
 
 def open_source(rows: Any, *, encoding: str | None, null: Any) -> Source:

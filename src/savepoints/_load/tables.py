@@ -39,7 +39,6 @@ def rejects_table(metadata: MetaData, name: str = "rejects", **options: Any) -> 
 
 
 def _record(reject: Reject) -> dict[str, Any]:
-    row = reject.row._asdict() if hasattr(reject.row, "_asdict") else reject.row
     return {
         "number": reject.number,
         "line": reject.line,
@@ -48,7 +47,7 @@ def _record(reject: Reject) -> dict[str, Any]:
         "constraint_name": reject.constraint,
         "code": reject.code,
         "message": reject.message,
-        "row": json.dumps(plain(row)),
+        "row": json.dumps(plain(reject.named)),
         "reasons": json.dumps([reason_fields(one) for one in reject.reasons]),
     }
 

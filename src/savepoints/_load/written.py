@@ -6,13 +6,17 @@ import csv
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from savepoints import errors
-from savepoints._load.exact import line_of, plain
+from savepoints._load.exact import line_of, text_of
 from savepoints._load.reasons import Reject
+
+if TYPE_CHECKING:
+    from savepoints._load.rejects import Rejects
 
 #: The first columns of a CSV file of rejects; those of the row follow. Cells are marked: see Note [Marked cells].
 REASONS = (
@@ -24,13 +28,18 @@ REASONS = (
     "reject.code",
     "reject.message",
 )
+_VALUES = "reject.number (of values)"  # instead, where the rows were no text
 
 # Note [Marked cells]
 # A spreadsheet runs a cell that begins like a formula (CWE-1236, OWASP ASVS 5.0 1.2.10), and rejected cells are the
 # least trusted there are. Such a cell gets an apostrophe in front, and so does one that begins with an apostrophe, so
-# that exactly one is taken off when the file is read back; plain numbers as -5 need none. A NULL is an empty cell, and
-# an empty text is an apostrophe alone. The header's first name, `reject.number`, says that cells are marked.
+# that exactly one is taken off when the file is read back; plain numbers as -5 need none. A NULL is an empty cell, an
+# empty text an apostrophe alone, and a field that the row does not have is `_LEFT_OUT`, which no value is marked as.
+# What was not read into cells stands behind all columns. The header's first name says that cells are marked, and
+# whether the rows were text: there an empty text stands for NULL. Values are written as text, which the types of the
+# columns read again; JSON Lines keep what they were.
 
+_LEFT_OUT = "'(left out)"
 _FORMULA = (
     "=",
     "+",
@@ -53,9 +62,18 @@ def marked(value: Any) -> str:
     """A cell that opens as text: see Note [Marked cells]."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else str(plain(value))
+    text = _written(value if isinstance(value, str) and not isinstance(value, Enum) else text_of(value))
     dangerous = not text or (text.startswith(_FORMULA) and not _NUMBER.fullmatch(text))
     return f"'{text}" if dangerous else text
+
+
+def _written(text: str) -> str:
+    """Text that can be written: half a character, which is no byte of the input, as the bytes that stand for it."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+    return text
 
 
 def unmarked(cell: str) -> str | None:
@@ -65,12 +83,29 @@ def unmarked(cell: str) -> str | None:
     return cell[1:] if cell.startswith("'") else cell
 
 
+def marks_of(header: Sequence[str]) -> bool | None:
+    """Whether rejects of a CSV file were text; None where its header is not that of rejects."""
+    if tuple(header[1 : len(REASONS)]) != REASONS[1:]:
+        return None
+    return {REASONS[0]: True, _VALUES: False}.get(header[0])
+
+
+def unmarked_row(cells: list[str], names: tuple[str, ...]) -> tuple[Any, tuple[str, ...] | None]:
+    """The row of a reject, and the names that its cells should have, where it has none of its own."""
+    there = cells[: len(names)]
+    if len(cells) == len(names):
+        return {name: unmarked(cell) for name, cell in zip(names, there, strict=True) if cell != _LEFT_OUT}, None
+    if set(there) <= {_LEFT_OUT}:
+        rest = [unmarked(cell) for cell in cells[len(names) :]]
+        return (rest[0], None) if len(rest) == 1 else (rest, ())
+    return [unmarked(cell) for cell in cells], names
+
+
 def write(
-    rejects: Iterable[Reject],
+    rejects: Rejects,
     file: str | os.PathLike[str],
     *,
     format: str | None = None,
-    names: tuple[str, ...] | None = None,
     overwrite: bool = False,
     source: Any = None,
 ) -> None:
@@ -80,7 +115,6 @@ def write(
         rejects: What is written.
         file: Where to.
         format: ``jsonl`` or ``csv``; by the file's name where it is left out.
-        names: What the cells of rows without names are called.
         overwrite: Replace a file of that name.
         source: What the rows came from: if that is a file, it is never overwritten.
 
@@ -96,7 +130,7 @@ def write(
     number, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
-            way(rejects, out, names)
+            way(rejects, out)
         _put(name, path, overwrite)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -117,7 +151,7 @@ def refuse_input(path: Path, source: Any) -> None:
         raise errors.BadInput(f"{path} is the input itself", hint="write the rejects into another file")
 
 
-def writer(path: Path, format: str | None) -> Callable[[Iterable[Reject], IO[str], tuple[str, ...] | None], None]:
+def writer(path: Path, format: str | None) -> Callable[[Rejects, IO[str]], None]:
     """How a file is written, by its format or its name."""
     wanted = format or {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv"}.get(path.suffix.lower())
     if wanted not in ("jsonl", "csv"):
@@ -128,26 +162,32 @@ def writer(path: Path, format: str | None) -> Callable[[Iterable[Reject], IO[str
     return _write_jsonl if wanted == "jsonl" else _write_csv
 
 
-def _write_jsonl(rejects: Iterable[Reject], out: IO[str], names: tuple[str, ...] | None) -> None:
+def _write_jsonl(rejects: Rejects, out: IO[str]) -> None:
     for reject in rejects:
-        out.write(line_of(reject, text=getattr(rejects, "text", False)) + "\n")
+        out.write(line_of(reject, text=rejects.text) + "\n")
 
 
-def _write_csv(rejects: Iterable[Reject], out: IO[str], names: tuple[str, ...] | None) -> None:
+def _write_csv(rejects: Rejects, out: IO[str]) -> None:
     writer = csv.writer(out, lineterminator="\r\n")
-    head: tuple[str, ...] | None = names
+    head = tuple(dict.fromkeys(name for reject in rejects for name in _names(reject)))
+    writer.writerow([REASONS[0] if rejects.text else _VALUES, *REASONS[1:], *map(_written, head)])
     for reject in rejects:
-        if head is None:
-            head = tuple(map(str, reject.row)) if isinstance(reject.row, Mapping) else ()
-        if not out.tell():
-            writer.writerow([*REASONS, *head])
         facts = (reject.number, reject.line, reject.kind, reject.column, reject.constraint, reject.code, reject.message)
-        writer.writerow([*map(marked, facts), *map(marked, _cells(reject.row, head))])
-    if not out.tell():
-        writer.writerow([*REASONS, *(head or ())])
+        writer.writerow([*map(marked, facts), *_cells(reject, head)])
 
 
-def _cells(row: Any, head: tuple[str, ...]) -> list[Any]:
+def _names(reject: Reject) -> Iterable[str]:
+    row = reject.named
+    return [str(name) for name in row if name is not None] if isinstance(row, Mapping) else reject.names or ()
+
+
+def _cells(reject: Reject, head: tuple[str, ...]) -> list[str]:
+    row = reject.named
     if isinstance(row, Mapping):
-        return [row.get(name) for name in head] + [value for name, value in row.items() if name not in head]
-    return list(row) if isinstance(row, (list, tuple)) else [row]
+        found = {str(name): marked(value) for name, value in row.items()}
+        surplus = row.get(None, [])  # as `csv.DictReader` has cells beyond the header
+        behind = surplus if isinstance(surplus, list) else [surplus]
+        return [found.get(name, _LEFT_OUT) for name in head] + list(map(marked, behind))
+    cells = list(map(marked, row if isinstance(row, (list, tuple)) else [row]))
+    in_place = reject.names == head and len(cells) != len(head)
+    return cells if in_place else [_LEFT_OUT] * len(head) + cells
