@@ -203,6 +203,7 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         errors=ERRORS,
         raised_by=(package,),
         zones=False,
+        nans=False,
         named=named,
         provoke=provoke,
         fault=fault,

@@ -116,6 +116,7 @@ class Intake:
         convert: Functions of the caller's for values, by column.
         served: The database reads text for any type.
         zones: The database can keep the offset of a time.
+        nans: The database can keep a float that is no number.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Intake:
         convert: Convert,
         served: bool,
         zones: bool,
+        nans: bool,
         updates: bool,
     ) -> None:
         self._source = source
@@ -138,7 +140,7 @@ class Intake:
         self._null = null
         self._convert = {self._column(name): function for name, function in convert.items()}
         self._served = served
-        self._zones = zones
+        self._keeps = {"zones": zones, "nans": nans}
         self._updates = updates
         self._conversions: dict[Column[Any], Conversion] = {}
         self._header = None if source.names is None else wanted.of_header(source.names)
@@ -285,9 +287,7 @@ class Intake:
     def _conversion(self, column: Column[Any]) -> Conversion:
         found = self._conversions.get(column)
         if found is None:
-            found = Conversion(
-                column, self._dialect, from_text=self._source.text, served=self._served, zones=self._zones
-            )
+            found = Conversion(column, self._dialect, from_text=self._source.text, served=self._served, **self._keeps)
             self._conversions[column] = found
         return found
 

@@ -191,6 +191,7 @@ class _Run:
             convert=options.convert or {},
             served=self._algorithm.served,
             zones=row.zones,
+            nans=row.nans,
             updates=options.on_conflict == "update",
         )
         self._told = 0.0
