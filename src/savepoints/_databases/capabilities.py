@@ -200,6 +200,7 @@ class Capabilities:
             fault (deadlock, full disk, missing right) and would meet any other row as well.
         zones: Times are stored with their offset where the column is declared so; else it would be dropped in silence.
         spans: A TIME is a span: of more than a day, or less than nothing.
+        nans: A float that is no number is kept; else it would be NULL, or an error of the driver.
         read_only: Execution options that make a transaction read-only, or None.
         read_only_on: SQL that makes a connection refuse writes, with ``read_only_off`` to take it back, or None.
         enforce: SQL that makes a new connection look at foreign keys, where it does not by itself.
@@ -234,6 +235,7 @@ class Capabilities:
     fault: Callable[[BaseException], Fault | None] = _none
     zones: bool = True
     spans: bool = False
+    nans: bool = True
     rollback_refused: Callable[[Any], bool | None] = _none
     rollback_left_out: bool = False
     still_connected: Callable[[Any, BaseException], bool] = _never

@@ -204,6 +204,7 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         raised_by=(package,),
         zones=False,
         spans=True,
+        nans=False,
         named=named,
         provoke=provoke,
         fault=fault,

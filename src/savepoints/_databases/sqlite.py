@@ -181,6 +181,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         provoke=provoke,
         fault=fault,
         zones=False,
+        nans=False,
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,

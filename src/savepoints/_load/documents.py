@@ -6,6 +6,8 @@ import json
 from decimal import Decimal
 from typing import Any
 
+from savepoints._load.numbers import Rounded
+
 # Note [Numbers of JSON]
 # Python reads 0.1234567890123456789 as the float next to it. Here it is a Decimal, and the column's type decides what
 # becomes of it: a numeric column takes it as it is, a float column the float next to it. Inside a document for a JSON
@@ -14,10 +16,6 @@ from typing import Any
 
 class NotJson(ValueError):
     """Text that Python's reader would take, and JSON does not allow, or leaves open what it means."""
-
-
-class TooExact(ValueError):
-    """A number has more digits than a float keeps."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -54,12 +52,12 @@ def serializable(value: Any) -> Any:
     """The same for `json.dumps`, as a JSON column is given it.
 
     Raises:
-        TooExact: A number would lose digits.
+        Rounded: A number would lose digits.
     """
     if isinstance(value, Decimal):
         found = float(value)
         if value.is_finite() and Decimal(repr(found)) != value:
-            raise TooExact
+            raise Rounded
         return found
     if type(value) is dict:
         return {key: serializable(one) for key, one in value.items()}

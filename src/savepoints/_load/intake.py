@@ -115,8 +115,6 @@ class Intake:
         null: Texts that stand for NULL.
         convert: Functions of the caller's for values, by column.
         served: The database reads text for any type.
-        zones: The database can keep the offset of a time.
-        spans: A TIME of the database is a span.
     """
 
     def __init__(
@@ -129,8 +127,6 @@ class Intake:
         null: tuple[str, ...],
         convert: Convert,
         served: bool,
-        zones: bool,
-        spans: bool,
         updates: bool,
     ) -> None:
         self._source = source
@@ -140,7 +136,6 @@ class Intake:
         self._null = null
         self._convert = {self._column(name): function for name, function in convert.items()}
         self._served = served
-        self._times = {"zones": zones, "spans": spans}
         self._updates = updates
         self._conversions: dict[Column[Any], Conversion] = {}
         self._tuples: list[Column[Any]] = []
@@ -297,7 +292,7 @@ class Intake:
     def _conversion(self, column: Column[Any]) -> Conversion:
         found = self._conversions.get(column)
         if found is None:
-            found = Conversion(column, self._dialect, from_text=self._source.text, served=self._served, **self._times)
+            found = Conversion(column, self._dialect, from_text=self._source.text, served=self._served)
             self._conversions[column] = found
         return found
 

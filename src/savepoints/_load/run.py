@@ -190,8 +190,6 @@ class _Run:
             null=source.null if options.null is None else options.null,
             convert=options.convert or {},
             served=self._algorithm.served,
-            zones=row.zones,
-            spans=row.spans,
             updates=options.on_conflict == "update",
         )
         self._told = 0.0

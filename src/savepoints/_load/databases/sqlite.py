@@ -13,6 +13,7 @@ from savepoints._core.dialects import driver_connection
 from savepoints._core.raw import driver_work
 from savepoints._databases import Aftermath, Fault
 from savepoints._load.algorithm import Job, Outcome
+from savepoints._load.databases.sqlite_affinity import Affinities
 from savepoints._load.databases.sqlite_rules import UNIQUE, Examiner, Rules
 from savepoints._load.intake import Batch, Columns, Row
 from savepoints._load.reasons import Reason, reason
@@ -47,6 +48,7 @@ class OneStatement:
         self._job = job
         self._connection = job.connection
         self._rules = Rules(job.connection, job.table)
+        self._affinities = Affinities(self._rules.types)
         self._enforces = bool(self._first("PRAGMA foreign_keys")[0])
         self._deferred = [one for one in self._rules.foreign_keys if one.deferred] if self._enforces else []
         self._key = tuple(column.name for column in job.key)
@@ -116,6 +118,10 @@ class OneStatement:
 
     def load(self, batch: Batch) -> Outcome:
         outcome = Outcome()
+        altered = dict(self._affinities.altered(batch))
+        if altered:
+            outcome.refused.update((batch.places[at], (why,)) for at, why in altered.items())
+            batch = batch.without(altered)
         with driver_work(self._connection, f"INSERT INTO {self._job.table.name}") as proxy:
             cursor, self._cursor = proxy.cursor(), proxy.cursor()
             try:

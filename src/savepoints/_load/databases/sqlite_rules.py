@@ -84,7 +84,9 @@ class Rules:
         columns = looked.get_columns(name, schema=schema)
         self.not_null = {one["name"] for one in columns if not one["nullable"]}
         self.defaults: dict[str, str] = {one["name"]: one["default"] for one in columns if one["default"] is not None}
-        self.types = {one.name: one.type.compile(connection.dialect) for one in table.columns}
+        info = connection.exec_driver_sql(f"PRAGMA {self.prefix}table_xinfo({quote(name)})")
+        #: As they were declared.
+        self.types: dict[str, str] = {row[1]: row[2] for row in info}
         #: The key that SQLite counts where a row leaves it out or has NULL there.
         whole = [one["name"] for one in columns if str(one["type"]).upper() == "INTEGER"]
         self.counted = self.primary[0] if len(self.primary) == 1 and self.primary[0] in whole else None
@@ -148,7 +150,7 @@ class Examiner:
         }
         self._uniques = {names: name for names, name in rules.uniques.items() if known.keys() >= set(names)}
         quote = rules._quote
-        cast = ", ".join(f"CAST(? AS {rules.types[name] or 'BLOB'}) AS {quote(name)}" for name in known)
+        cast = ", ".join(f"CAST(? AS {rules.types.get(name) or 'BLOB'}) AS {quote(name)}" for name in known)
         self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
         sought = {*self._uniques, key} if key and known.keys() >= set(key) else self._uniques.keys()
         self._find = {names: self._finding(names) for names in sought}

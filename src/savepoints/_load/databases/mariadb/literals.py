@@ -141,7 +141,7 @@ class Literals:
         conversion = self._conversions.get(column.name)
         if conversion is None:
             made: AnyColumn[Any] = AnyColumn(column.name, column.kind)
-            conversion = Conversion(made, self._dialect, from_text=True, served=False, zones=False, spans=True)
+            conversion = Conversion(made, self._dialect, from_text=True, served=False)
             self._conversions[column.name] = conversion
         done, refused = conversion([cells[at] for at in texts])
         found = list(cells)

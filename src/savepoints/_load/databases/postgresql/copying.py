@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from savepoints._core.raw import driver_work
 from savepoints._load.databases.postgresql.sql import qualified, quote
-from savepoints._load.databases.postgresql.text import Unwritable, Write, range_text
+from savepoints._load.databases.postgresql.text import Unwritable, Write, bytes_text, range_text
 
 
 class Destination(NamedTuple):
@@ -118,9 +118,11 @@ def _by_psycopg(driver_connection: Any) -> Write:
 
 
 def _by_shape(driver_connection: Any) -> Write:
-    """Ranges of the driver's; it has no other values of its own that SQLAlchemy's types would make."""
+    """Ranges and bytes of the driver's; it has no other values of its own that SQLAlchemy's types would make."""
 
     def write(value: Any) -> str:
+        if isinstance(getattr(value, "adapted", None), bytes):
+            return bytes_text(value.adapted)
         if not hasattr(value, "lower_inc"):
             raise Unwritable
         return range_text(value)

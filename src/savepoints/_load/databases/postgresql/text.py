@@ -42,7 +42,8 @@ def _interval(value: datetime.timedelta) -> str:
     return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
 
 
-def _bytes(value: Any) -> str:
+def bytes_text(value: Any) -> str:
+    """Bytes, as PostgreSQL writes them."""
     return f"\\x{bytes(value).hex()}"
 
 
@@ -69,9 +70,9 @@ _WRITERS: dict[type, Write] = {
     datetime.time: datetime.time.isoformat,
     datetime.timedelta: _interval,
     UUID: str,
-    bytes: _bytes,
-    bytearray: _bytes,
-    memoryview: _bytes,
+    bytes: bytes_text,
+    bytearray: bytes_text,
+    memoryview: bytes_text,
     **dict.fromkeys(_ADDRESSES, str),
 }
 

@@ -1,0 +1,237 @@
+"""Values that a database would alter, or that a type does not take, are refused alike on each of them."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import math
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Date,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PickleType,
+    String,
+    Table,
+    Text,
+    Uuid,
+    select,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from savepoints._databases import capabilities
+from tests.harness.world import World
+
+pytestmark = pytest.mark.needs("core")
+
+
+class Colour(enum.Enum):
+    RED = "rouge"
+    BLUE = "bleu"
+
+
+class Unwanted(Exception):
+    """Of an application's own."""
+
+
+class Even(TypeDecorator[int]):
+    """A type with an opinion."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        if isinstance(value, int) and value % 2:
+            raise Unwanted
+        return value
+
+
+class Short(TypeDecorator[str]):
+    impl = String(5)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else f"<{value}>"
+
+
+class Strange:
+    def __reduce__(self) -> Any:
+        raise Unwanted
+
+
+TYPES: dict[str, Any] = {
+    "price": Numeric(5, 2),
+    "ratio": Float(53),
+    "number": Integer,
+    "name": String(5),
+    "flag": Boolean,
+    "data": LargeBinary,
+    "uid": Uuid(as_uuid=False),
+    "word": Enum("yes", "no", native_enum=False),
+    "colour": Enum(Colour, native_enum=False),
+    "shade": Enum(Colour, native_enum=False, values_callable=lambda cls: [one.value for one in cls], name="shade"),
+    "span": Interval,
+    "doc": JSON,
+    "blob": PickleType,
+    "even": Even,
+    "short": Short,
+}
+
+REFUSED: dict[str, tuple[str, Any, str]] = {
+    "one digit more behind the point": ("price", Decimal("1.235"), "type"),
+    "the same as text": ("price", "1.235", "type"),
+    "the same as a float": ("price", 1.235, "type"),
+    "and with an exponent": ("price", "1235e-3", "type"),
+    "one digit more before it": ("price", Decimal(1000), "type"),
+    "as a whole number": ("price", 1000, "type"),
+    "as text, with zeros in front": ("price", "01000", "type"),
+    "as a float": ("price", 1234567.5, "type"),
+    "a large exponent": ("price", "1e400", "type"),
+    "no number": ("price", "x", "type"),
+    "endless": ("price", Decimal("Infinity"), "type"),
+    "a float too large": ("ratio", "1e400", "type"),
+    "a whole number that no float is": ("ratio", 2**53 + 1, "type"),
+    "no float": ("ratio", "x", "type"),
+    "an exponent in a whole number": ("number", "1e3", "type"),
+    "a part of a whole number": ("number", 1.5, "type"),
+    "not one at all": ("number", float("inf"), "type"),
+    "one character too many": ("name", "abcdef", "length"),
+    "half a character": ("name", "\ud800", "encoding"),
+    "more than two": ("flag", 2, "type"),
+    "neither yes nor no": ("flag", "perhaps", "type"),
+    "no hexadecimal digits": ("data", "\\xzz", "type"),
+    "no mark in front": ("data", "abcd", "type"),
+    "no identifier": ("uid", "abc", "type"),
+    "an unknown word": ("word", "maybe", "type"),
+    "an unknown name": ("colour", "GREEN", "type"),
+    "a value that is none of its": ("shade", "vert", "type"),
+    "a name where values are stored": ("shade", "RED", "type"),
+    "no duration": ("span", "a while", "type"),
+    "no JSON": ("doc", {1, 2}, "type"),
+    "what cannot be pickled": ("blob", Strange(), "type"),
+    "a type's own refusal": ("even", 3, "type"),
+    "what it makes is too long": ("short", "abcd", "length"),
+}
+KEPT: dict[str, tuple[str, Any, Any]] = {
+    "as many digits": ("price", Decimal("999.99"), Decimal("999.99")),
+    "zeros behind": ("price", Decimal("1.230000"), Decimal("1.23")),
+    "zeros behind, as text": ("price", " 1.500 ", Decimal("1.5")),
+    "a float of two digits": ("price", 0.1, Decimal("0.1")),
+    "an exponent": ("price", "1e2", Decimal(100)),
+    "less than nothing": ("price", "-.5", Decimal("-0.5")),
+    "a large whole number": ("ratio", 2**60, float(2**60)),
+    "a float": ("ratio", 0.1 + 0.2, 0.1 + 0.2),
+    "zeros in front": ("number", "007", 7),
+    "a whole float": ("number", 7.0, 7),
+    "a truth as a number": ("number", True, 1),
+    "as many characters": ("name", "äbcdé", "äbcdé"),
+    "yes": ("flag", "yes", True),
+    "0": ("flag", "0", False),
+    "hexadecimal digits": ("data", "\\xABcd", b"\xab\xcd"),
+    "an identifier": ("uid", uuid.UUID(int=7), str(uuid.UUID(int=7))),
+    "an identifier as text": ("uid", uuid.UUID(int=8).hex, str(uuid.UUID(int=8))),
+    "a word": ("word", "no", "no"),
+    "a member": ("colour", Colour.RED, Colour.RED),
+    "its name": ("colour", "BLUE", Colour.BLUE),
+    "its value": ("colour", "bleu", Colour.BLUE),
+    "a member by value": ("shade", Colour.RED, Colour.RED),
+    "what is stored of it": ("shade", "bleu", Colour.BLUE),
+    "a duration": ("span", datetime.timedelta(hours=3, seconds=1), datetime.timedelta(hours=3, seconds=1)),
+    "a duration as text": ("span", "1 day, 2:03:04", datetime.timedelta(days=1, hours=2, minutes=3, seconds=4)),
+    "JSON": ("doc", {"a": [1, None, "x"]}, {"a": [1, None, "x"]}),
+    "an object": ("blob", {1, 2}, {1, 2}),
+    "what the type takes": ("even", 4, 4),
+    "what it makes": ("short", "abc", "<abc>"),
+}
+
+
+@contextmanager
+def made(world: World, **columns: Any) -> Iterator[Table]:
+    """A table with these columns, beside its key."""
+    key = Column("id", Integer, primary_key=True, autoincrement=False)
+    table = Table("values_of", MetaData(), key, *(Column(name, kind) for name, kind in columns.items()))
+    with world.aside.begin() as connection:
+        table.create(connection)
+    yield table
+
+
+@pytest.mark.parametrize("form", ["mappings", "tuples"])
+async def test_what_a_column_would_not_keep_is_refused(world: World, form: str) -> None:
+    given = [{"id": number, column: value} for number, (column, value, _) in enumerate(REFUSED.values())]
+    given += [{"id": number, column: value} for number, (column, value, _) in enumerate(KEPT.values(), len(REFUSED))]
+    names = ["id", *TYPES]
+    rows = given if form == "mappings" else [tuple(row.get(name) for name in names) for row in given]
+    with made(world, **TYPES) as table:
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, rows, max_rejected=len(rows))
+            told = {one.number: (one.column, one.kind) for one in report.rejects}
+            expected = [(label, (column, kind)) for label, (column, _, kind) in REFUSED.items()]
+            assert [(label, told.get(at)) for at, (label, _) in enumerate(expected)] == expected
+            found = {row.id: row._mapping for row in (await target.execute(select(table))).all()}
+            stored = {label: found[at][column] if at in found else told[at]
+                      for at, (label, (column, _, _)) in enumerate(KEPT.items(), len(REFUSED))}  # fmt: skip
+            assert stored == {label: value for label, (_, _, value) in KEPT.items()}
+
+
+async def test_no_number_is_refused_where_it_would_be_null_or_an_error(world: World) -> None:
+    rows = [(1, math.nan), (2, "nan"), (3, 1.5), (4, None)]
+    with made(world, ratio=Float(53)) as table:
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, rows)
+            kept = capabilities(world.sync_engine.dialect).nans
+            assert [(one.number, one.kind) for one in report.rejects] == ([] if kept else [(0, "type"), (1, "type")])
+            found = (await target.execute(select(table.c.ratio).order_by(table.c.id))).scalars().all()
+            assert [str(one) for one in found] == ["nan", "nan"] * kept + ["1.5", "None"]
+
+
+#: Of a column that the Table knows nothing of, or takes for another: what SQLite makes of text and numbers in it.
+AFFINITIES: list[tuple[str, Any, Any, bool]] = [
+    ("INTEGER", Text, "007", False),
+    ("INTEGER", Text, "1e3", False),
+    ("INTEGER", Text, " 7", False),
+    ("INTEGER", Text, "7", True),
+    ("INTEGER", Text, "x7", True),
+    ("INTEGER", Text, "9223372036854775808", False),
+    ("WHATEVER", String(9), "3.0", False),
+    ("WHATEVER", String(9), "1.5", True),
+    ("WHATEVER", None, "+5", False),
+    ("REAL", Text, "1", False),
+    ("REAL", Integer, 2**53 + 1, False),
+    ("REAL", Integer, 2**53, True),
+    ("TEXT", Float, 0.1 + 0.2, False),
+    ("TEXT", Float, 0.5, True),
+    ("", None, "007", True),
+    ("", None, math.nan, False),
+    ("NUMERIC", JSON, 12345678901234567890, False),
+    ("NUMERIC", JSON, {"a": 1}, True),
+    ("DATE", Date, datetime.date(2024, 1, 1), True),
+]
+
+
+@pytest.mark.needs("untyped")
+async def test_what_the_file_says_of_a_column_alters_no_value(world: World) -> None:
+    for declared, kind, value, keeps in AFFINITIES:
+        given = (declared, kind, value)
+        table = Table("affinity", MetaData(), Column("id", Integer), Column("x", *([kind] if kind else [])))
+        with world.aside.begin() as connection:
+            connection.execute(text("DROP TABLE IF EXISTS affinity"))
+            connection.execute(text(f"CREATE TABLE affinity (id INTEGER, x {declared})"))
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, [(1, value), (2, None)])
+            assert ([one.kind for one in report.rejects], given) == ([] if keeps else ["type"], given)
+            assert report.loaded == 1 + keeps
