@@ -64,7 +64,7 @@ class Value(NamedTuple):
             return self.text
         if isinstance(self.given, str):
             return self.given
-        return self.sql.removeprefix("x").strip("'")
+        return self.sql.strip("'")
 
 
 @dataclass
@@ -95,7 +95,7 @@ def words(value: str, kind: str = "type") -> Value:
 
 
 def octets(value: bytes, kind: str = "type") -> Value:
-    return Value(value, f"x'{value.hex()}'", kind)
+    return Value(value, f"x'{value.hex()}'", kind, f"\\x{value.hex()}")
 
 
 def moment(value: Any, kind: str = "type") -> Value:

@@ -55,8 +55,8 @@ class Conversion:
         self._column = column
         self._dialect = dialect
         kind, self._decorate, self._processor = _impl(column.type, dialect, served=served)
-        self._digits = numbers.digits_of(kind)
-        self._plain, self._parse = _rule(kind, dialect, from_text=from_text, nans=row.nans)
+        digits = None if served else numbers.digits_of(kind)
+        self._plain, self._parse = _rule(kind, dialect, digits, from_text=from_text, nans=row.nans)
         if row.spans and isinstance(kind, types.Time):
             self._parse = _span
         if isinstance(kind, (types.DateTime, types.Time)) and not (row.zones and kind.timezone):
@@ -76,9 +76,6 @@ class Conversion:
         if self._served:
             self._plain = self._plain | {str}
             self._looks.pop(str)
-            if self._digits is not None:
-                self._more_digits = self._digits.looked_for()
-                self._looks[str] = self._have_few_digits
         self._as_they_are = self._plain - (self._looks.keys() - {str})
 
     def __call__(self, cells: Sequence[Any]) -> tuple[Sequence[Any], Refused]:
@@ -107,10 +104,6 @@ class Conversion:
         text = "".join(found)
         return text.isascii() or encodes(text)
 
-    def _have_few_digits(self, cells: Sequence[Any], kinds: set[type]) -> bool:
-        """Whether no text of a number needs a closer look: the database would round it."""
-        return not self._more_digits.search(" ".join(_texts(cells, kinds)))
-
     def _one(self, cell: Any) -> Any:
         if cell is None and not self._nulls:
             return None
@@ -119,7 +112,7 @@ class Conversion:
         if cell is None:
             return self._processor(None) if self._nulls and self._processor is not None else None
         if self._served and type(cell) is str:
-            return self._as_served(cell)
+            return cell
         if type(cell) not in self._as_they_are:
             cell = self._parse(cell)
         if self._length is not None and len(cell) > self._length:
@@ -127,17 +120,6 @@ class Conversion:
         if type(cell) is str:
             cell.encode()
         return cell if self._processor is None else self._processor(cell)
-
-    def _as_served(self, cell: str) -> str:
-        """A text that the database will read, and refuse, but for digits that it would leave out in silence."""
-        if self._digits is not None and self._more_digits.search(cell):
-            try:
-                number = numbers.exact(cell)
-            except ArithmeticError:  # which the database will say
-                return cell
-            if not self._digits.keep(number):
-                raise numbers.Rounded
-        return cell
 
     def _some(self, cells: Sequence[Any], places: Sequence[int]) -> tuple[Sequence[Any], Refused]:
         found: dict[int, Any] = {}
@@ -222,7 +204,7 @@ def _impl(
 
 
 def _rule(
-    kind: types.TypeEngine[Any], dialect: Dialect, *, from_text: bool, nans: bool
+    kind: types.TypeEngine[Any], dialect: Dialect, digits: numbers.Digits | None, *, from_text: bool, nans: bool
 ) -> tuple[frozenset[type], Parse]:
     if isinstance(kind, types.Enum):
         return frozenset({_NONE}), _enum(kind)
@@ -230,17 +212,32 @@ def _rule(
         return frozenset({_NONE, UUID} if kind.as_uuid else {_NONE}), _uuid(kind)
     if isinstance(kind, types.JSON):
         return frozenset({_NONE}), _document if from_text else serializable
-    if isinstance(kind, types.Float):
-        return frozenset({_NONE, float, int}), numbers.floating(nans=nans)
     if isinstance(kind, types.Numeric):
-        native = dialect.supports_native_decimal
-        digits = numbers.digits_of(kind)
-        exact = {_NONE, int, Decimal} if native and nans and digits is None else {_NONE}
-        return frozenset(exact), numbers.decimal(digits, native=native, nans=nans)
+        return _of_numbers(kind, dialect, digits, nans=nans)
     for cls, (plain, parse) in _RULES.items():
         if isinstance(kind, cls):
             return frozenset({_NONE, *plain}), parse
+    if _holds_bytes(kind):
+        return frozenset({_NONE, bytes}), _binary
     return frozenset({_NONE}), _as_it_is
+
+
+def _of_numbers(
+    kind: types.Numeric[Any], dialect: Dialect, digits: numbers.Digits | None, *, nans: bool
+) -> tuple[frozenset[type], Parse]:
+    if isinstance(kind, types.Float):
+        return frozenset({_NONE, float, int}), numbers.floating(nans=nans)
+    native = dialect.supports_native_decimal
+    exact = {_NONE, int, Decimal} if native and nans and digits is None else {_NONE}
+    return frozenset(exact), numbers.decimal(digits, native=native, nans=nans)
+
+
+def _holds_bytes(kind: types.TypeEngine[Any]) -> bool:
+    """VARBINARY and others have no public class in common with LargeBinary."""
+    try:
+        return kind.python_type is bytes and not isinstance(kind, types.TypeDecorator)
+    except NotImplementedError:
+        return False
 
 
 def _as_it_is(value: Any) -> Any:
@@ -302,7 +299,7 @@ def _span(value: Any) -> datetime.time | datetime.timedelta:
 def _without_zone(parse: Parse) -> Parse:
     def naive(value: Any) -> Any:
         found = value if isinstance(value, (datetime.datetime, datetime.time)) else parse(value)
-        if found.tzinfo is not None:
+        if getattr(found, "tzinfo", None) is not None:
             raise Zoned
         return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from math import isinf, isnan
@@ -34,10 +33,6 @@ class Digits(NamedTuple):
             return True
         behind = -self.scale - int(exponent)
         return value.adjusted() < self.precision - self.scale and not (behind > 0 and any(digits[-behind:]))
-
-    def looked_for(self) -> re.Pattern[str]:
-        """Found in each text of a number that has more digits behind the point, and in a few others."""
-        return re.compile(rf"\.[0-9]{{{max(self.scale, 0)}}}[0-9]|[0-9.][eE][-+0-9]")
 
 
 def digits_of(kind: types.TypeEngine[Any]) -> Digits | None:
@@ -96,7 +91,7 @@ def floating(*, nans: bool) -> Callable[[Any], float]:
         if isinstance(value, (bool, bytes)):
             raise TypeError
         found = float(value)
-        if isinf(found) and isinstance(value, str) and any(map(str.isdigit, value)):
+        if isinf(found) and any(map(str.isdigit, str(value))):
             raise Rounded
         if isinstance(value, int) and found != value:
             raise Rounded
