@@ -164,11 +164,24 @@ def _named(told: Any) -> tuple[str | None, str | None]:
     return getattr(told, "constraint_name", None), getattr(told, "column_name", None)
 
 
+def _raised_in(error: BaseException) -> str | None:
+    """The function of the server's own code: unlike the message, it is not translated."""
+    told = getattr(error, "diag", None)
+    if told is not None:
+        return told.source_function  # type: ignore[no-any-return]
+    return getattr(error.__cause__, "server_source_function", None)
+
+
 def fault(error: BaseException) -> Fault | None:
-    """By SQLSTATE: a code of one's own, or one of PL/pgSQL's, is what a trigger raised."""
+    """By SQLSTATE: a code of one's own, or one of PL/pgSQL's, is what a trigger raised.
+
+    A row that a policy of row level security refuses has the code of a missing right; where it was raised, tells.
+    """
     state = code(error)
     if state is None:
         return None
+    if state == "42501" and _raised_in(error) == "ExecWithCheckOptions":
+        return Fault.CHECK
     if state in _FAULTS:
         return _FAULTS[state]
     if state.startswith(_NOT_THE_ROWS):

@@ -104,7 +104,7 @@ class Copying:
         if self._job.on_conflict != "reject":
             return "duplicates are not refused"
         if not self._rules.copied:
-            return "the table has rules or row security, or is none"
+            return "the table has rules or policies of row level security, or is none"
         if self._staging.defaults:
             return "a default is an expression of SQL"
         if self._rules.own_keys:

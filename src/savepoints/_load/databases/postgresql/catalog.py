@@ -82,7 +82,8 @@ class Rules:
         looks_around: What looks at other rows of the table while a row goes in, if anything: within one statement it
             may see later rows, too, or not see earlier ones.
         own_keys: The columns of the foreign keys to the table itself, by their names.
-        copied: COPY may be used on it: no rules, no row security, an ordinary table.
+        policed: Row level security holds for this user.
+        copied: COPY may be used on it: no rules, no such policies, an ordinary table.
         staged: There is the right to temporary tables, and PL/pgSQL.
     """
 
@@ -99,13 +100,14 @@ class Rules:
     triggered: bool = False
     looks_around: str | None = None
     own_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    policed: bool = False
     copied: bool = True
     staged: bool = True
 
 
 # Of triggers: 1 is for each row, 2 before, 4 on insert, 16 on update. A partition may have triggers of its own.
 _TABLE = text("""
-SELECT c.oid, c.relkind, c.relrowsecurity, c.relispartition, t.triggered, t.around,
+SELECT c.oid, c.relkind, row_security_active(c.oid) AS policed, c.relispartition, t.triggered, t.around,
     ARRAY(SELECT DISTINCT a.attname::text FROM pg_constraint f JOIN pg_attribute a ON a.attrelid = c.oid
           AND a.attnum = ANY(f.confkey) WHERE f.confrelid = c.oid AND f.contype = 'f') AS referred,
     EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3') AS ruled,
@@ -189,7 +191,10 @@ def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
     if found.around:
         rules.looks_around = "a trigger may look at other rows"
     kind = _letter(found.relkind)
-    rules.copied = kind in ("r", "p") and not found.ruled and not found.relrowsecurity
+    rules.policed = found.policed
+    rules.copied = kind in ("r", "p") and not found.ruled and not found.policed
+    if found.policed:
+        rules.left["row level security"] = "its policies are looked at as a row goes in"
     if found.triggered:
         rules.left["row triggers"] = "they may change a row"
     if kind == "p" or found.relispartition:

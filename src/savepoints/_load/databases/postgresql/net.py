@@ -40,6 +40,7 @@ def run(
     *,
     block: int = BLOCK,
     suspects: Iterable[int] = (),
+    policed: bool = False,
 ) -> Caught:
     """Insert the rows that are in the stage, in order, and refuse those that the database refuses.
 
@@ -51,6 +52,7 @@ def run(
         fault: The database's classifier.
         block: So many rows are tried at once at most.
         suspects: Rows that had better be tried alone, in order.
+        policed: The code of a missing right may be a policy's refusal of a row.
 
     Raises:
         sqlalchemy.exc.DBAPIError: What is no row's fault.
@@ -60,7 +62,8 @@ def run(
     stage.run(f"CREATE TEMPORARY TABLE {result} {_RESULT} ON COMMIT DROP")
     where = f"{NUMBER} BETWEEN savepoints_net.lo AND savepoints_net.hi"
     alone = f"'{{{','.join(map(str, suspects))}}}'"
-    stage.run(_LOOP.format(work=work.format(where=where), stage=stage.name, where=where, result=result,
+    of_rows = f"'{GENERATED}', '{POLICY}'" if policed else f"'{GENERATED}'"
+    stage.run(_LOOP.format(of_rows=of_rows, work=work.format(where=where), stage=stage.name, where=where, result=result,
                            last=last, block=block, alone=alone))  # fmt: skip
     found = stage.run(f"SELECT * FROM {result} ORDER BY n").all()
     stage.run(f"DROP TABLE {result}")
@@ -73,6 +76,10 @@ def run(
 def _reason(one: Any, fault: Callable[[BaseException], Fault | None]) -> Reason:
     if one.code == VANISHED:
         return reason(Fault.TRIGGER, message="a trigger or rule left the row out")
+    if one.code == POLICY:
+        return reason(
+            Fault.CHECK, message="row level security does not take such a row", code=POLICY, detail=one.message
+        )
     kind = fault(ServerError(one.code, one.message)) or Fault.OTHER
     detail = f"{one.message}: {one.detail}" if one.detail else one.message
     return reason(kind, one.col or None, one.con or None, code=one.code, detail=detail)
@@ -80,6 +87,8 @@ def _reason(one: Any, fault: Callable[[BaseException], Fault | None]) -> Reason:
 
 #: Raised by the loop itself where fewer rows went in than were sent.
 VANISHED = "SPV01"
+#: Codes of a class that is not the rows' fault otherwise.
+GENERATED, POLICY = "428C9", "42501"
 
 _RESULT = "(n integer, code text, message text, detail text, col text, con text, fresh bigint, changed bigint)"
 
@@ -118,7 +127,7 @@ BEGIN
             GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, told = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL,
                 col = COLUMN_NAME, con = CONSTRAINT_NAME;
             IF left(state, 2) IN ('08', '0A', '25', '26', '28', '2D', '34', '3B', '3D', '3F', '40', '53', '54', '55',
-                                  '57', '58', 'F0', 'XX') OR (left(state, 2) = '42' AND state <> '428C9') THEN
+                                  '57', '58', 'F0', 'XX') OR (left(state, 2) = '42' AND state NOT IN ({of_rows})) THEN
                 RAISE;
             ELSIF hi > lo THEN
                 size := greatest((hi - lo + 1) / 2, 1);
