@@ -151,15 +151,39 @@ class Wanted:
         self._target = target
         self._renamed = cast("dict[str, str] | None", dict(columns) if isinstance(columns, Mapping) else None)
         self.named = tuple(columns) if columns is not None and self._renamed is None else None
-        for name in self.named or (self._renamed or {}).values():
-            self._known(name)
+        #: Whether nobody has said which fields are taken.
+        self.all = columns is None
+        self.of_all(self.named or self._renamed or ())
+
+    def of_all(self, names: Iterable[str]) -> list[Column[Any] | None]:
+        """The columns of fields, each for one.
+
+        Raises:
+            BadInput: There is no such column, or it takes no values, or two fields are for the same.
+        """
+        found: list[Column[Any] | None] = []
+        taken: dict[Column[Any], str] = {}
+        for name in names:
+            column = self.of(name)
+            found.append(column)
+            if column in taken:
+                raise errors.BadInput(
+                    f"fields {taken[column]!r} and {name!r} are both for column {column.name!r}",
+                    hint="tell by `columns=` which one to take",
+                )
+            if column is not None:
+                taken[column] = name
+        return found
 
     def of(self, name: str) -> Column[Any] | None:
         """The column of a field; None where the field is left out.
 
         Raises:
-            BadInput: There is no such column, or it takes no values.
+            BadInput: There is no such column, or it takes no values; or it is what a `csv.DictReader` calls the cells
+                beyond its header.
         """
+        if name is None:
+            raise errors.BadInput("the row has more cells than there are names")
         if self._renamed is not None:
             name = self._renamed.get(name, "")
         if not name or (self.named is not None and name not in self.named):
@@ -167,6 +191,10 @@ class Wanted:
         return self._known(name)
 
     def _known(self, name: str) -> Column[Any]:
+        if not isinstance(name, str):
+            raise errors.BadInput(
+                f"a field is named by {errors.kind_of(name)}, not by text", hint="tell by `columns=` what its column is"
+            )
         column = self._target.column(name)
         if column is None:
             raise errors.BadInput(
@@ -186,10 +214,10 @@ class Wanted:
         Raises:
             BadInput: It names a column twice, an unknown one, or leaves out one that nobody fills.
         """
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
             raise errors.BadInput(f"the header names {', '.join(map(repr, twice))} twice", hint="rename one of them")
-        found = [self.of(name) for name in names]
+        found = self.of_all(names)
         for name in (*(self.named or ()), *(self._renamed or ())):
             if name not in names:
                 raise errors.BadInput(

@@ -108,7 +108,7 @@ def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: A
         rows: What is to be loaded.
         options: How.
     """
-    source = open_source(rows, encoding=options.encoding, null=options.null)
+    source = open_source(rows, encoding=options.encoding)
     with ExitStack() as at_end:
         at_end.callback(source.close)
         connection = _connection(steered, into)

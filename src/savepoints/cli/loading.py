@@ -187,7 +187,13 @@ def _create(connection: Connection, order: Order) -> Any:
             f"{called(connection.engine.url)} commits CREATE TABLE at once, so that it could not be undone",
             hint="create the table first, and leave --create out",
         )
-    table = table_for(order.file, order.table, encoding=order.encoding, null=order.null or ("",))
+    table = table_for(
+        order.file,
+        order.table,
+        columns=fields(order.columns),
+        encoding=order.encoding,
+        null=order.null or None,
+    )
     table.create(connection)
     return table
 
