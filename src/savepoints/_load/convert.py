@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import Enum as PythonEnum
@@ -20,6 +21,7 @@ from sqlalchemy.exc import StatementError
 
 from savepoints._databases import Fault
 from savepoints._load.documents import TooExact, parsed, serializable
+from savepoints._load.exact import Unreadable
 from savepoints._load.reasons import Reason, reason
 
 Parse = Callable[[Any], Any]
@@ -31,6 +33,10 @@ _UNFIT = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, S
 
 class TooLong(ValueError):
     """A text has more characters than its column takes."""
+
+
+class Finer(ValueError):
+    """A value is finer, or further away, than Python's class for it tells."""
 
 
 class Zoned(ValueError):
@@ -91,6 +97,8 @@ class Conversion:
         return text.isascii() or encodes(text)
 
     def _one(self, cell: Any) -> Any:
+        if type(cell) is Unreadable:
+            raise Finer
         if cell is None:
             return self._processor(None) if self._nulls and self._processor is not None else None
         if self._served and type(cell) is str:
@@ -124,6 +132,8 @@ class Conversion:
             found = reason(Fault.LENGTH, name, message=f"{name} is longer than {self._length} characters")
         elif isinstance(error, Zoned):
             found = reason(Fault.TYPE, name, message=f"the value of {name} has a time zone, which would be dropped")
+        elif isinstance(error, Finer):
+            found = reason(Fault.TYPE, name, message=f"Python has no value for what {name} holds")
         elif isinstance(error, TooExact):
             found = reason(Fault.TYPE, name, message=f"a number in {name} has more digits than a float keeps")
         elif isinstance(error, UnicodeError):
@@ -236,11 +246,21 @@ def _date(value: Any) -> datetime.date:
 def _datetime(value: Any) -> datetime.datetime:
     if isinstance(value, datetime.date):
         return value if isinstance(value, datetime.datetime) else datetime.datetime.combine(value, datetime.time())
-    return datetime.datetime.fromisoformat(value.strip())
+    return datetime.datetime.fromisoformat(_in_microseconds(value))
 
 
 def _time(value: Any) -> datetime.time:
-    return datetime.time.fromisoformat(value.strip())
+    return datetime.time.fromisoformat(_in_microseconds(value))
+
+
+_FINER = re.compile(r"[.,]\d{6}0*[1-9]")
+
+
+def _in_microseconds(text: str) -> str:
+    """The text of a moment, if it is none between two microseconds: Python's reader cuts further digits off."""
+    if _FINER.search(text):
+        raise Finer
+    return text.strip()
 
 
 def _without_zone(parse: Parse) -> Parse:
