@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import Column, MetaData, Table, inspect
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Inspector
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
@@ -89,13 +89,13 @@ def target_of(connection: Connection, found: Any) -> Target:
     if isinstance(found, str):
         return Target(_reflected(connection, found), None)
     table, mapper = (found, None) if isinstance(found, Table) else _mapped(found)
-    there = _translated(connection, table)
+    there = translated(connection, table)
     if not inspect(connection).has_table(there.name, schema=there.schema):
-        raise _missing(connection, there.name, there.schema)
+        raise missing(connection, there.name, there.schema)
     return Target(there, mapper)
 
 
-def _translated(connection: Connection, table: Table) -> Table:
+def translated(connection: Connection, table: Table) -> Table:
     """The table in the schema that ``schema_translate_map`` means: what goes past SQLAlchemy is not translated."""
     names = connection.get_execution_options().get("schema_translate_map") or {}
     schema = names.get(table.schema, table.schema)
@@ -123,13 +123,21 @@ def _reflected(connection: Connection, name: str) -> Table:
     schema, _, table = name.rpartition(".")
     looked = inspect(connection)
     if looked.has_table(name):
-        return Table(name, MetaData(), autoload_with=connection)
+        return Table(_spelled(looked, name, None), MetaData(), autoload_with=connection)
     if schema and looked.has_table(table, schema=schema):
-        return Table(table, MetaData(), schema=schema, autoload_with=connection)
-    raise _missing(connection, table if schema else name, schema or None)
+        return Table(_spelled(looked, table, schema), MetaData(), schema=schema, autoload_with=connection)
+    raise missing(connection, table if schema else name, schema or None)
 
 
-def _missing(connection: Connection, name: str, schema: str | None) -> errors.BadInput:
+def _spelled(looked: Inspector, name: str, schema: str | None) -> str:
+    """The name of a table that is there, in its own letters: to some databases they are the same in others."""
+    names = (*looked.get_table_names(schema=schema), *looked.get_view_names(schema=schema))
+    alike = [one for one in names if one.lower() == name.lower()]
+    return alike[0] if alike and name not in alike else name
+
+
+def missing(connection: Connection, name: str, schema: str | None) -> errors.BadInput:
+    """The error for a table that is not there."""
     try:
         names = inspect(connection).get_table_names(schema=schema)
     except Exception:  # no such schema: some databases say so, others give no names
