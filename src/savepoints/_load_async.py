@@ -11,11 +11,12 @@ from savepoints import _compat
 from savepoints._awaiting import finish
 from savepoints._core import ends
 from savepoints._load import run
+from savepoints._load.options import Options
 from savepoints._load.report import Report
 from savepoints.aio import FACE, AsyncTarget, PendingSavepoint, run_in, sync_of
 
 
-async def load(target: AsyncTarget, into: Any, rows: Any, name: str, options: run.Options, *, rollback: bool) -> Report:
+async def load(target: AsyncTarget, into: Any, rows: Any, name: str, options: Options, *, rollback: bool) -> Report:
     """Load rows under a savepoint of their own, which stays open; an error undoes it."""
     if options.progress is not None:
         options = replace(options, progress=_awaited(options.progress))

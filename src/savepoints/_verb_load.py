@@ -11,6 +11,7 @@ from sqlalchemy import Table
 from savepoints._core import ends
 from savepoints._core.attach import Target
 from savepoints._load import run
+from savepoints._load.options import Options, checked
 from savepoints._load.report import Progress, Report
 from savepoints._model.levels import MAX_NAME, checked_name, printable
 from savepoints._sync import FACE, open_savepoint
@@ -105,14 +106,15 @@ def load(
         max_rejected: So many rows may be rejected; with one more the load is undone.
         max_rejected_ratio: Such a share of the rows, from 0 to 1, looked at after 1,000 rows and at the end. Without a
             limit a load stops where more than half of its first 1,000 rows were rejected.
-        rejects: Where to write rejected rows: a new file (``.jsonl``, exact, or ``.csv``), or a table in the same
-            transaction (`rejects_table`).
+        rejects: Where to write rejected rows: a new file (``.jsonl``, exact, or ``.csv``), which is made if there are
+            any, or a table in the same transaction (`rejects_table`).
         rollback: A dry run: everything is done, and undone at the end.
         progress: Called with a `Progress`, five times a second at the most; awaited where it is a coroutine function.
         tag: A mark of the caller's, found again in the report.
 
     Raises:
         BadInput: The input, its header, the table or an option does not fit; nothing was loaded.
+        FileExistsError: There is a file where rejects were to be written; nothing was loaded.
         LoadLimitExceeded: More rows were rejected than the limit allows; the load was undone.
         sqlalchemy.exc.DBAPIError: What is not the fault of a row, as a deadlock or a full disk; the load was undone.
         TransactionFailed, TransactionLost, NotSupported, WrongTask: As `savepoint` does.
@@ -120,7 +122,7 @@ def load(
     """
     found = checked_target(target, "load")
     named = _name(into) if name is None else checked_name(name)
-    options = run.checked(
+    options = checked(
         columns=columns,
         null=null,
         convert=convert,
@@ -140,7 +142,7 @@ def load(
     return _load_async.load(found, into, rows, named, options, rollback=rollback)
 
 
-def _load(target: Target, into: Any, rows: Any, name: str, options: run.Options, *, rollback: bool) -> Report:
+def _load(target: Target, into: Any, rows: Any, name: str, options: Options, *, rollback: bool) -> Report:
     """Under a savepoint of its own, which stays open; an error undoes it."""
     level = open_savepoint(target, name, False, ())
     try:

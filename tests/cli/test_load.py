@@ -136,6 +136,20 @@ def test_rejects_are_written_and_can_be_loaded_again(place: Place) -> None:
     assert "row 2 (line 4): code is a duplicate" in again.stdout
 
 
+def test_without_rejects_there_is_no_file_of_them(place: Place) -> None:
+    """It would stand in the way of the next run."""
+    out = place.folder / "out.jsonl"
+    for _ in range(2):
+        result = place.load(place.file(CLEAN), "--rejects", str(out), "--dry-run")
+        assert (result.exit_code, out.exists(), "Rejected rows" in result.stdout) == (0, False, False)
+
+
+def test_a_table_in_other_letters(place: Place) -> None:
+    result = place.load(place.file(CLEAN), table="Product")
+    assert (result.exit_code, place.rows()) == (0, GOOD), result.output
+    assert result.stdout.startswith("product: 2 rows read")
+
+
 def test_rejects_as_csv_have_the_columns_of_the_file(place: Place) -> None:
     out = place.folder / "out.csv"
     place.load(place.file(), "--rejects", str(out))
@@ -152,6 +166,7 @@ def test_a_limit(place: Place, limit: str, code: int) -> None:
     assert result.exit_code == code
     assert place.rows() == (GOOD if code == 3 else [])
     assert len(out.read_text().splitlines()) == 6  # what was found until then
+    assert ("rejected (undone)" in result.stdout) is (code == 4)
     if code == 4:
         assert re.fullmatch(r"savepoints load: 6 of 8 rows for product were rejected, .* was undone\n", result.stderr)
 
@@ -238,6 +253,13 @@ def test_create_from_json(place: Place) -> None:
     assert columns == {"id": "BIGINT", "share": "DOUBLE", "tags": "JSON", "known": "BOOLEAN", "word": "TEXT"}
 
 
+def test_create_with_the_fields_that_are_taken(place: Place) -> None:
+    file = place.file(",Number,word,more\n0,1,x,y\n", "named.csv")
+    result = place.load(file, "--create", "--column", "Number=id", "--column", "word", table="seen")
+    assert result.exit_code == 0, result.output
+    assert place.rows("SELECT name, type FROM pragma_table_info('seen')") == [("id", "BIGINT"), ("word", "TEXT")]
+
+
 def test_create_uses_a_table_that_is_there(place: Place) -> None:
     assert place.load(place.file(), "--create").exit_code == 3
     assert place.rows() == GOOD
@@ -265,12 +287,26 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "150%": (["rows.csv", "--table", "product", "--max-rejected", "150%"], "a share from 0 to 1, not 1.5"),
     "no number": (["rows.csv", "--table", "product", "--max-rejected", "few"], "a number of rows or a share as 1%"),
     "less than none": (["rows.csv", "--table", "product", "--max-rejected", "-1"], "a number of rows from 0"),
-    "rejects are there": (["rows.csv", "--table", "product", "--rejects", "rows.csv"], "rows.csv exists already"),
+    "rejects are there": (["rows.csv", "--table", "product", "--rejects", "empty.csv"], "empty.csv exists already"),
+    "rejects are the input": (["rows.csv", "--table", "product", "--rejects", "rows.csv"], "is the input itself"),
+    "rejects into no folder": (
+        ["rows.csv", "--table", "product", "--rejects", "rows.csv/out.csv"],
+        "there is no folder rows.csv",
+    ),
+    "no such encoding": (["rows.csv", "--table", "product", "--encoding", "nope"], "there is no encoding 'nope'"),
+    "cut": (["cut.csv.gz", "--table", "product"], "cut.csv.gz cannot be read: Compressed file ended"),
+    "one document": (["array.json", "--table", "product"], "array.json is one JSON document, and not JSON Lines"),
+    "open quote": (["quote.csv", "--table", "product"], "the header of quote.csv is not CSV"),
+    "no name": (["index.csv", "--table", "product"], "or tell by --column which fields to take"),
+    "one column twice": (
+        ["rows.csv", "--table", "product", "--column", "id", "--column", "code=name", "--column", "name"],
+        "fields 'code' and 'name' are both for column 'name'",
+    ),
     "rejects as what": (["rows.csv", "--table", "product", "--rejects", "out.txt"], "'out.txt' does not tell how"),
     "no folder for them": (["rows.csv", "--table", "product", "--rejects", "no/out.csv"], "there is no folder no"),
     "unknown key": (
         ["rows.csv", "--table", "product", "--on-conflict", "update", "--key", "cod"],
-        "`key=` names 'cod'; near: code",
+        "--key names 'cod'; near: code",
     ),
 }
 
@@ -285,6 +321,10 @@ def test_what_cannot_be_is_told_in_one_line_and_leaves_nothing(
     place.file("id,nam\n1,x\n", "header.csv")
     place.file("id,code\n1,x\n", "missing.csv")
     place.file(CLEAN, "wrong.parquet")
+    place.file('[{"id": 1, "name": "x"}]', "array.json")
+    place.file('"id,name\n1,x\n', "quote.csv")
+    place.file(",id,name\n0,1,x\n", "index.csv")
+    (place.folder / "cut.csv.gz").write_bytes(gzip.compress(CLEAN.encode())[:-12])
     (place.folder / "folder.csv").mkdir()
     before = place.names()
     result = invoke(*arguments, "--into", place.url)
@@ -296,6 +336,7 @@ def test_what_cannot_be_is_told_in_one_line_and_leaves_nothing(
 
 
 NO_DATABASE = {
+    "a file that is none": ("sqlite:///rows.csv", "sqlite:///rows.csv cannot be used: file is not a database"),
     "not a URL": ("nonsense", "this is not a database URL"),
     "no such file": ("sqlite:///no.db", "there is no database no.db"),
     "unknown database": ("nonesuch://host/db", "nonesuch://host/db cannot be used: Can't load plugin"),

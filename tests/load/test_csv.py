@@ -17,7 +17,9 @@ import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Column as SqlColumn
+from sqlalchemy import Connection, Integer, MetaData, String, Table
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from savepoints import BadInput, Report, load
 from savepoints._load import records
@@ -177,6 +179,95 @@ def test_a_file_of_rejects_with_a_line_that_is_none(connection: Connection, tmp_
         out.write_bytes(good + line)
         with pytest.raises(BadInput, match=r"line 3 of .* is no reject"):
             load(connection, item, out)
+
+
+# Names and cells
+
+
+def test_cells_beyond_the_header_of_a_dictreader(connection: Connection) -> None:
+    """It has them in a list under None, in whatever row it is, and whichever fields are taken."""
+    content = "id,name,size\n1,one,1,beyond\n2,two,2\n3,three,3,x,y\n"
+    for columns in (None, ["id", "name"], {"id": "id", "name": "name"}):
+        rows = csv.DictReader(io.StringIO(content))
+        report = load(connection, item, rows, columns=columns, rollback=True)
+        assert [(one.number, one.kind, one.row[None]) for one in report.rejects] == [
+            (0, "structure", ["beyond"]),
+            (2, "structure", ["x", "y"]),
+        ]
+        assert "more cells than there are names" in report.rejects[0].message
+        assert load(connection, item, report.rejects).rejected == 2
+    assert rows_of(connection) == []
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_cells_beyond_the_header_in_a_file_of_rejects(connection: Connection, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    load(connection, item, csv.DictReader(io.StringIO("id,name\n1,one,1\n")), rejects=out)
+    assert [(one.number, one.kind) for one in load(connection, item, out).rejects] == [(0, "structure")]
+    assert rows_of(connection) == []
+
+
+def test_columns_without_a_name_may_be_empty(connection: Connection, tmp_path: Path) -> None:
+    """As spreadsheets leave them at the end."""
+    report = loaded(connection, tmp_path, "id,name,,\n1,one,,\n2,two,,x\n3,three,,\n")
+    assert [(one.number, one.kind, one.message) for one in report.rejects] == [
+        (1, "structure", "column 4 has a value and no name")
+    ]
+    assert rows_of(connection) == [(1, "one", None), (3, "three", None)]
+
+
+def test_a_column_without_a_name_that_has_values(connection: Connection, tmp_path: Path) -> None:
+    """As pandas writes its index."""
+    content = ",id,name\n0,1,one\n1,2,two\n"
+    with pytest.raises(BadInput, match="column 1 of the input has values and no name"):
+        loaded(connection, tmp_path, content)
+    assert loaded(connection, tmp_path, content, columns=["id", "name"]).loaded == 2
+
+
+@pytest.mark.parametrize("columns", [["id", "name", "name"], {"id": "id", "name": "name", "size": "name"}])
+def test_two_fields_for_one_column(connection: Connection, tmp_path: Path, columns: Any) -> None:
+    with pytest.raises(BadInput, match=r"fields '\w+' and '\w+' are both for column 'name'"):
+        loaded(connection, tmp_path, "id,name,size\n1,one,1\n", columns=columns)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Renamed(Base):
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column("name")
+
+
+def test_an_attribute_and_its_column(connection: Connection, tmp_path: Path) -> None:
+    file = tmp_path / "items.csv"
+    file.write_text("id,name,title\n1,one,two\n")
+    for rows in (file, [{"id": 1, "name": "one", "title": "two"}]):
+        with pytest.raises(BadInput, match="'name' and 'title' are both for column 'name'"):
+            load(connection, Renamed, rows)
+    report = load(connection, Renamed, [{"id": 1, "name": "one"}, {"id": 2, "name": "one", "title": "two"}])
+    assert [(one.number, one.kind) for one in report.rejects] == [(1, "structure")]
+
+
+@pytest.mark.parametrize("key", [1, b"id", ("a", "b")])
+def test_fields_that_are_not_named_by_text(connection: Connection, key: Any) -> None:
+    with pytest.raises(BadInput, match="a field is named by"):
+        load(connection, item, [{key: 1, "name": "one"}])
+    report = load(connection, item, [{"id": 1, "name": "one"}, {key: 2, "name": "two"}])
+    assert [(one.number, one.kind) for one in report.rejects] == [(1, "structure")]
+    assert load(connection, item, [{key: 3, "name": "three"}], columns={key: "id", "name": "name"}).loaded == 1
+
+
+def test_a_short_tuple_does_not_decide_for_the_others() -> None:
+    """Which columns tuples are for, the first of all tells; not the first of each piece."""
+    tables = MetaData()
+    counted = Table("counted", tables, SqlColumn("id", Integer, primary_key=True), SqlColumn("name", String))
+    with in_memory(tables) as mine:
+        rows: list[tuple[Any, ...]] = [(number, "x") for number in range(1, 20_001)]
+        rows[5000] = ("x",)
+        report = load(mine, counted, rows)
+        assert ([one.number for one in report.rejects], report.loaded) == ([5000], 19_999)
 
 
 # Encodings

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Dialect
 from savepoints._databases import Fault, capabilities
 from savepoints._load import numbers
 from savepoints._load.documents import parsed, serializable
+from savepoints._load.exact import Unreadable
 from savepoints._load.reasons import Reason, reason
 
 Parse = Callable[[Any], Any]
@@ -27,6 +28,10 @@ Refused = dict[int, Reason]
 
 class TooLong(ValueError):
     """A text has more characters than its column takes."""
+
+
+class Finer(ValueError):
+    """A value is finer, or further away, than Python's class for it tells."""
 
 
 class Zoned(ValueError):
@@ -89,12 +94,14 @@ class Conversion:
                     return cells, {}
                 # most cells need nothing, and only the others are looked at
                 return self._some(cells, [at for at, cell in enumerate(cells) if type(cell) in strange])
-        try:
-            return list(map(self._one, cells)), {}
-        except MemoryError:
-            raise
-        except Exception:
-            return self._some(cells, range(len(cells)))
+        if Unreadable not in kinds:
+            try:
+                return list(map(self._one, cells)), {}
+            except MemoryError:
+                raise
+            except Exception:
+                pass  # one after the other then, to find which
+        return self._some(cells, range(len(cells)))
 
     def _fits(self, cells: Sequence[Any], kinds: set[type]) -> bool:
         """Whether no text is too long, or cannot be encoded."""
@@ -126,6 +133,8 @@ class Conversion:
         refused: Refused = {}
         for at in places:
             try:
+                if type(cells[at]) is Unreadable:
+                    raise Finer
                 found[at] = self._one(cells[at])
             except MemoryError:
                 raise
@@ -144,6 +153,8 @@ class Conversion:
             found = reason(Fault.LENGTH, name, message=f"{name} is longer than {self._length} characters")
         elif isinstance(error, Zoned):
             found = reason(Fault.TYPE, name, message=f"the value of {name} has a time zone, which would be dropped")
+        elif isinstance(error, Finer):
+            found = reason(Fault.TYPE, name, message=f"Python has no value for what {name} holds")
         elif isinstance(error, UnicodeError):
             found = reason(Fault.ENCODING, name)
         elif isinstance(error, numbers.Rounded):
@@ -272,11 +283,21 @@ def _date(value: Any) -> datetime.date:
 def _datetime(value: Any) -> datetime.datetime:
     if isinstance(value, datetime.date):
         return value if isinstance(value, datetime.datetime) else datetime.datetime.combine(value, datetime.time())
-    return datetime.datetime.fromisoformat(value.strip())
+    return datetime.datetime.fromisoformat(_in_microseconds(value))
 
 
 def _time(value: Any) -> datetime.time:
-    return datetime.time.fromisoformat(value.strip())
+    return datetime.time.fromisoformat(_in_microseconds(value))
+
+
+_FINER = re.compile(r"[.,]\d{6}0*[1-9]")
+
+
+def _in_microseconds(text: str) -> str:
+    """The text of a moment, if it is none between two microseconds: Python's reader cuts further digits off."""
+    if _FINER.search(text):
+        raise Finer
+    return text.strip()
 
 
 _SPAN = re.compile(r"\s*(-?)(\d+):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?\s*")

@@ -19,6 +19,21 @@ from savepoints._load.reasons import Reason, Reject
 MARK = "savepoints.reject"
 _TAG = "$type"
 
+
+class Unreadable:
+    """A value that Python has no value for, as a moment finer than a microsecond or after the year 9999.
+
+    Args:
+        text: What it is.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
 _OUT: dict[type, tuple[str, Any]] = {
     Decimal: ("decimal", str),
     datetime.datetime: ("datetime", datetime.datetime.isoformat),
@@ -28,6 +43,7 @@ _OUT: dict[type, tuple[str, Any]] = {
     UUID: ("uuid", str),
     bytes: ("bytes", lambda value: base64.b64encode(value).decode()),
     bytearray: ("bytes", lambda value: base64.b64encode(value).decode()),
+    Unreadable: ("unreadable", str),
     memoryview: ("bytes", lambda value: base64.b64encode(value).decode()),
 }
 
@@ -41,6 +57,7 @@ _IN: dict[str, Any] = {
     "bytes": base64.b64decode,
     "object": dict,
     "float": float,
+    "unreadable": Unreadable,
     "unknown": str,
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import Column, MetaData, Table, inspect
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Inspector
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
@@ -89,13 +89,13 @@ def target_of(connection: Connection, found: Any) -> Target:
     if isinstance(found, str):
         return Target(_reflected(connection, found), None)
     table, mapper = (found, None) if isinstance(found, Table) else _mapped(found)
-    there = _translated(connection, table)
+    there = translated(connection, table)
     if not inspect(connection).has_table(there.name, schema=there.schema):
-        raise _missing(connection, there.name, there.schema)
+        raise missing(connection, there.name, there.schema)
     return Target(there, mapper)
 
 
-def _translated(connection: Connection, table: Table) -> Table:
+def translated(connection: Connection, table: Table) -> Table:
     """The table in the schema that ``schema_translate_map`` means: what goes past SQLAlchemy is not translated."""
     names = connection.get_execution_options().get("schema_translate_map") or {}
     schema = names.get(table.schema, table.schema)
@@ -123,13 +123,21 @@ def _reflected(connection: Connection, name: str) -> Table:
     schema, _, table = name.rpartition(".")
     looked = inspect(connection)
     if looked.has_table(name):
-        return Table(name, MetaData(), autoload_with=connection)
+        return Table(_spelled(looked, name, None), MetaData(), autoload_with=connection)
     if schema and looked.has_table(table, schema=schema):
-        return Table(table, MetaData(), schema=schema, autoload_with=connection)
-    raise _missing(connection, table if schema else name, schema or None)
+        return Table(_spelled(looked, table, schema), MetaData(), schema=schema, autoload_with=connection)
+    raise missing(connection, table if schema else name, schema or None)
 
 
-def _missing(connection: Connection, name: str, schema: str | None) -> errors.BadInput:
+def _spelled(looked: Inspector, name: str, schema: str | None) -> str:
+    """The name of a table that is there, in its own letters: to some databases they are the same in others."""
+    names = (*looked.get_table_names(schema=schema), *looked.get_view_names(schema=schema))
+    alike = [one for one in names if one.lower() == name.lower()]
+    return alike[0] if alike and name not in alike else name
+
+
+def missing(connection: Connection, name: str, schema: str | None) -> errors.BadInput:
+    """The error for a table that is not there."""
     try:
         names = inspect(connection).get_table_names(schema=schema)
     except Exception:  # no such schema: some databases say so, others give no names
@@ -151,15 +159,39 @@ class Wanted:
         self._target = target
         self._renamed = cast("dict[str, str] | None", dict(columns) if isinstance(columns, Mapping) else None)
         self.named = tuple(columns) if columns is not None and self._renamed is None else None
-        for name in self.named or (self._renamed or {}).values():
-            self._known(name)
+        #: Whether nobody has said which fields are taken.
+        self.all = columns is None
+        self.of_all(self.named or self._renamed or ())
+
+    def of_all(self, names: Iterable[str]) -> list[Column[Any] | None]:
+        """The columns of fields, each for one.
+
+        Raises:
+            BadInput: There is no such column, or it takes no values, or two fields are for the same.
+        """
+        found: list[Column[Any] | None] = []
+        taken: dict[Column[Any], str] = {}
+        for name in names:
+            column = self.of(name)
+            found.append(column)
+            if column in taken:
+                raise errors.BadInput(
+                    f"fields {taken[column]!r} and {name!r} are both for column {column.name!r}",
+                    hint="tell by `columns=` which one to take",
+                )
+            if column is not None:
+                taken[column] = name
+        return found
 
     def of(self, name: str) -> Column[Any] | None:
         """The column of a field; None where the field is left out.
 
         Raises:
-            BadInput: There is no such column, or it takes no values.
+            BadInput: There is no such column, or it takes no values; or it is what a `csv.DictReader` calls the cells
+                beyond its header.
         """
+        if name is None:
+            raise errors.BadInput("the row has more cells than there are names")
         if self._renamed is not None:
             name = self._renamed.get(name, "")
         if not name or (self.named is not None and name not in self.named):
@@ -167,6 +199,10 @@ class Wanted:
         return self._known(name)
 
     def _known(self, name: str) -> Column[Any]:
+        if not isinstance(name, str):
+            raise errors.BadInput(
+                f"a field is named by {errors.kind_of(name)}, not by text", hint="tell by `columns=` what its column is"
+            )
         column = self._target.column(name)
         if column is None:
             raise errors.BadInput(
@@ -186,10 +222,10 @@ class Wanted:
         Raises:
             BadInput: It names a column twice, an unknown one, or leaves out one that nobody fills.
         """
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
             raise errors.BadInput(f"the header names {', '.join(map(repr, twice))} twice", hint="rename one of them")
-        found = [self.of(name) for name in names]
+        found = self.of_all(names)
         for name in (*(self.named or ()), *(self._renamed or ())):
             if name not in names:
                 raise errors.BadInput(

@@ -29,26 +29,33 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
 _DIGITS = 15  # that a double holds for certain
 
 
-def table_for(rows: Any, name: str, *, encoding: str | None = None, null: Sequence[str] = ("",)) -> Table:
+def table_for(
+    rows: Any,
+    name: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    null: Sequence[str] | None = None,
+) -> Table:
     """A table that the rows fit into, not made yet.
 
     Args:
         rows: The path of a file, or whatever else `load` takes and can be read twice.
         name: The table's name, with its schema if it has one.
+        columns: The fields that are taken, with the names of their columns; all of them, if it is left out.
         encoding: Of a file of text.
-        null: Texts of a file of text that stand for NULL.
+        null: Texts of a file of text that stand for NULL; an empty one, if it is left out.
 
     Raises:
         BadInput: The input cannot be read, or tells no names of columns.
     """
-    source = open_source(rows, encoding=encoding, null=null)
+    source = open_source(rows, encoding=encoding)
     try:
         taken = source.take(LOOKED_AT).rows
-        columns = _by_name(source.names, taken)
-        typed = source.names is not None
+        typed, nulls = source.names is not None, source.null if null is None else null
         kinds = {
-            column: _of_text(cells, null) if source.text else _of_values(cells, typed=typed)
-            for column, cells in columns
+            column: _of_text(cells, nulls) if source.text else _of_values(cells, typed=typed)
+            for column, cells in _by_column(_by_field(source.names, taken), columns)
         }
     finally:
         source.close()
@@ -58,12 +65,22 @@ def table_for(rows: Any, name: str, *, encoding: str | None = None, null: Sequen
     return Table(table, MetaData(), *(Column(*one) for one in kinds.items()), schema=schema or None)
 
 
-def _by_name(names: tuple[str, ...] | None, rows: list[Any]) -> list[tuple[str, list[Any]]]:
-    """The cells of each column."""
+Cells = list[tuple[str, list[Any]]]
+
+
+def _by_column(fields: Cells, columns: Mapping[str, str] | None) -> Cells:
+    if columns is None:
+        return [(name, cells) for name, cells in fields if name]
+    return [(columns[name], cells) for name, cells in fields if name in columns]
+
+
+def _by_field(names: tuple[str, ...] | None, rows: list[Any]) -> Cells:
+    """The cells of each field."""
+    rows = [row for row in rows if not isinstance(row, Broken)]
     if names is not None:
         return [(name, [row[at] for row in rows if at < len(row)]) for at, name in enumerate(names)]
     found: dict[str, list[Any]] = {}
-    for row in (row for row in rows if isinstance(row, Mapping) and not isinstance(row, Broken)):
+    for row in (row for row in rows if isinstance(row, Mapping)):
         for name, value in row.items():
             found.setdefault(str(name), []).append(value)
     return list(found.items())

@@ -139,6 +139,7 @@ class Intake:
         self._updates = updates
         self._conversions: dict[Column[Any], Conversion] = {}
         self._tuples: list[Column[Any]] = []
+        self._nameless = [at for at, name in enumerate(source.names or ()) if wanted.all and not name]
         self._header = None if source.names is None else wanted.of_header(source.names)
         self._defaulted = [column for column in target.table.columns if column.default is not None]
         self._first = not source.again  # what is wrong with rejects is never an error of the input as a whole
@@ -168,7 +169,8 @@ class Intake:
         rows = piece.taken.rows
         if self._header is not None:
             names = self._source.names or ()
-            yield self._positional(piece, self._header, range(len(rows)), what=f"{len(names)} columns")
+            places = self._refuse_nameless(piece) if self._nameless else range(len(rows))
+            yield self._positional(piece, self._header, places, what=f"{len(names)} columns")
             return
         for named, places in _runs(rows):
             if named:
@@ -176,6 +178,26 @@ class Intake:
             else:
                 columns = self._of_tuples([rows[at] for at in places])
                 yield self._positional(piece, columns, places, what=f"{len(columns)} columns")
+
+    def _refuse_nameless(self, piece: Piece) -> Sequence[int]:
+        """The places of rows without values in columns that the header has no name for."""
+        nothing = (None, "", *self._null)
+        width = len(self._source.names or ())
+        kept: list[int] = []
+        for at, row in enumerate(piece.taken.rows):
+            full = _is_row(row) and len(row) == width
+            nameless = next((place for place in self._nameless if full and row[place] not in nothing), None)
+            if nameless is None:
+                kept.append(at)
+            elif self._first and at == 0:
+                raise errors.BadInput(
+                    f"column {nameless + 1} of the input has values and no name",
+                    hint="name it, or tell by `columns=` which fields to take",
+                )
+            else:
+                told = f"column {nameless + 1} has a value and no name"
+                piece.refuse(at, reason(Fault.STRUCTURE, message=told))
+        return kept
 
     def _of_tuples(self, rows: list[Row]) -> Sequence[Column[Any]]:
         """The columns of rows without names, as the first of them all has them."""
@@ -209,8 +231,8 @@ class Intake:
         names = list(rows[places[0]])
         if self._first:
             self._first = False
-            for name in names:
-                self._wanted.of(name)  # an unknown one is an error of the input, not of the row
+            # an unknown one is an error of the input, not of the row
+            self._wanted.of_all(name for name in names if name is not None)
         found = self._alike(names, [rows[at] for at in places])
         if found is not None:
             yield *found, places
@@ -233,6 +255,8 @@ class Intake:
         except (errors.BadInput, KeyError):
             return None
         found = tuple(column for column in columns if column is not None)
+        if len(set(found)) < len(found):
+            return None
         if len(kept) < len(names):
             places = [at for at, column in enumerate(columns) if column is not None]
             return found, [[row[at] for at in places] for row in values]
@@ -246,6 +270,9 @@ class Intake:
                 column = self._wanted.of(name)
             except errors.BadInput as error:
                 piece.refuse(place, reason(Fault.STRUCTURE, message=error.message.partition(";")[0]))
+                return None
+            if column in cells:
+                piece.refuse(place, reason(Fault.STRUCTURE, message=f"two fields are for column {column.name}"))
                 return None
             if column is not None:
                 cells[column] = value

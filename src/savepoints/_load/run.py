@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Table
@@ -17,13 +15,16 @@ from savepoints._core import objects
 from savepoints._core.attach import Target as Steered
 from savepoints._core.face import Face
 from savepoints._core.stack import Stack
-from savepoints._load.algorithm import Algorithm, Job, OnConflict, Outcome, choose
-from savepoints._load.fields import Columns, Target, Wanted, target_of
-from savepoints._load.intake import Convert, Intake, Piece
+from savepoints._load.algorithm import Algorithm, Job, Outcome, choose
+from savepoints._load.fields import Target, Wanted, target_of
+from savepoints._load.intake import Intake, Piece
+from savepoints._load.options import Options
 from savepoints._load.reasons import Reason, Reject
 from savepoints._load.rejects import Rejects
-from savepoints._load.report import Progress, Report
+from savepoints._load.report import Report
 from savepoints._load.sources import Broken, Source, open_source
+from savepoints._load.tables import check_table, insert_rejects
+from savepoints._load.written import check_file, write
 from savepoints._model.levels import SavepointLevel
 
 #: The share of rejects is looked at when so many rows were read, and at the end.
@@ -32,69 +33,6 @@ SHARE_AFTER = 1000
 WRONG_FILE = 0.5
 #: Seconds between two calls of ``progress``.
 OFTEN = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the caller asked for, checked; `savepoints.load` tells what each is."""
-
-    columns: Columns = None
-    null: tuple[str, ...] | None = None
-    convert: Convert | None = None
-    encoding: str | None = None
-    on_conflict: OnConflict = "reject"
-    key: tuple[str, ...] = ()
-    max_rejected: int | None = None
-    max_rejected_ratio: float | None = None
-    rejects: Any = None
-    progress: Callable[[Progress], Any] | None = None
-    tag: Any = None
-
-
-def checked(
-    *,
-    columns: Columns,
-    null: Any,
-    convert: Any,
-    on_conflict: str,
-    key: Any,
-    max_rejected: Any,
-    max_rejected_ratio: Any,
-    **others: Any,
-) -> Options:
-    """The options, if they may be given so.
-
-    Raises:
-        WrongArgument, BadInput: One is of a wrong kind, or out of its range.
-    """
-    if isinstance(columns, str):
-        raise errors.WrongArgument("columns is a sequence of names, not one", hint="put it into a list")
-    if on_conflict not in ("reject", "skip", "update"):
-        raise errors.BadInput(f"on_conflict is not {on_conflict!r}", hint='give "reject", "skip" or "update"')
-    if max_rejected is not None and (not isinstance(max_rejected, int) or max_rejected < 0):
-        raise errors.BadInput("max_rejected is a number of rows from 0", hint="or give a share by max_rejected_ratio")
-    if max_rejected_ratio is not None and not 0 <= max_rejected_ratio <= 1:
-        raise errors.BadInput(
-            f"max_rejected_ratio is a share from 0 to 1, not {max_rejected_ratio}", hint="0.01 is one row in a hundred"
-        )
-    if convert is not None and not hasattr(convert, "items"):
-        raise errors.WrongArgument("convert maps columns to functions", hint='give {"column": function}')
-    return Options(
-        columns=columns,
-        null=_names(null),
-        convert=convert,
-        on_conflict=on_conflict,  # type: ignore[arg-type]
-        key=_names(key) or (),
-        max_rejected=max_rejected,
-        max_rejected_ratio=max_rejected_ratio,
-        **others,
-    )
-
-
-def _names(given: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    if given is None:
-        return None
-    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: Any, options: Options) -> Report:
@@ -108,10 +46,11 @@ def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: A
         rows: What is to be loaded.
         options: How.
     """
-    source = open_source(rows, encoding=options.encoding, null=options.null)
+    source = open_source(rows, encoding=options.encoding)
     with ExitStack() as at_end:
         at_end.callback(source.close)
         connection = _connection(steered, into)
+        _check_place(connection, options.rejects, rows)
         target = target_of(connection, into)
         run = _Run(connection, level.stack, face, target, source, options, at_end)
         run.report.savepoint = level
@@ -125,6 +64,14 @@ def load(steered: Steered, face: Face, level: SavepointLevel, into: Any, rows: A
         if options.on_conflict == "update" and isinstance(steered, Session):
             _expire(steered, target, reload=level.stack.runner is not None)
     return run.report
+
+
+def _check_place(connection: Connection, rejects: Any, source: Any) -> None:
+    """Find out now whether rejects can be written: at the end it would undo the load."""
+    if isinstance(rejects, Table):
+        check_table(connection, rejects)
+    elif rejects is not None:
+        check_file(rejects, source=source)
 
 
 def told(report: Report, level: SavepointLevel) -> Report:
@@ -273,6 +220,7 @@ class _Run:
     def _exceeded(self, why: str) -> None:
         report = self.report
         report.progress(None)  # how long it took
+        report.undone, report.savepoint = True, None  # as soon as it has left the load
         raise errors.LoadLimitExceeded(
             f"{report.rejected} of {report.read} rows for {report.table} were rejected, and {why}: the load was undone",
             report=report,
@@ -290,13 +238,9 @@ class _Run:
     def write(self, rows: Any) -> None:
         """Write the rejects where they were asked for; if that fails the load is undone: they would be lost."""
         to = self._options.rejects
-        if to is None:
+        if to is None or not self.report.rejects:
             return
         if isinstance(to, Table):
-            from savepoints._load.tables import insert_rejects
-
             insert_rejects(self._connection, to, self.report.rejects)
-            return
-        from savepoints._load.written import write
-
-        write(self.report.rejects, to, source=rows)
+        else:
+            write(self.report.rejects, to, source=rows)

@@ -125,7 +125,7 @@ def null_of(*, text: bool) -> tuple[str, ...]:
     return ("",) if text else ()
 
 
-def open_source(rows: Any, *, encoding: str | None, null: Any) -> Source:
+def open_source(rows: Any, *, encoding: str | None) -> Source:
     """A source of whatever was given.
 
     Raises:

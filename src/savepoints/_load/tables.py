@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text, inspect
 from sqlalchemy.engine import Connection
 
 from savepoints import errors
 from savepoints._load.exact import plain, reason_fields
+from savepoints._load.fields import missing, translated
 from savepoints._load.reasons import Reject
 
 _COLUMNS = {
@@ -52,15 +53,22 @@ def _record(reject: Reject) -> dict[str, Any]:
     }
 
 
-def insert_rejects(connection: Connection, table: Table, rejects: Iterable[Reject]) -> None:
-    """Insert them; columns that the table does not have are left out.
+def check_table(connection: Connection, table: Table) -> None:
+    """Whether rejects can be put into a table.
 
     Raises:
-        BadInput: It has no column of a record of rejects at all.
+        BadInput: It is not there, or has no column of a record of rejects at all.
     """
-    names = [name for name in _COLUMNS if name in table.columns]
-    if not names:
+    if not any(name in table.columns for name in _COLUMNS):
         raise errors.BadInput(f"table {table.fullname} has no column for rejects", hint="make it by `rejects_table`")
+    there = translated(connection, table)
+    if not inspect(connection).has_table(there.name, schema=there.schema):
+        raise missing(connection, there.name, there.schema)
+
+
+def insert_rejects(connection: Connection, table: Table, rejects: Iterable[Reject]) -> None:
+    """Insert them; columns that the table does not have are left out."""
+    names = [name for name in _COLUMNS if name in table.columns]
     records = iter(rejects)
     while some := list(islice(records, 500)):
         connection.execute(table.insert(), [{name: _record(one)[name] for name in names} for one in some])

@@ -123,10 +123,8 @@ def write(
         BadInput: The file is the input itself, or its name tells no format.
     """
     path = Path(file)
-    way = writer(path, format)
-    refuse_input(path, source)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: rejects are written into a new file")
+    way = _writer(path, format)
+    check_file(file, format=format, overwrite=overwrite, source=source)
     number, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
@@ -137,21 +135,47 @@ def write(
         raise
 
 
+def check_file(
+    file: str | os.PathLike[str], *, format: str | None = None, overwrite: bool = False, source: Any = None
+) -> None:
+    """Whether rejects can be written into a file.
+
+    Raises:
+        FileExistsError: There is one already.
+        BadInput: The file is the input itself, its name tells no format, or nothing can be written in its folder.
+    """
+    path = Path(file)
+    _writer(path, format)
+    if isinstance(source, (str, os.PathLike)) and path.exists() and os.path.samefile(path, source):
+        raise errors.BadInput(f"{path} is the input itself", hint="write the rejects into another file")
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists already: rejects are written into a new file")
+    if not path.absolute().parent.is_dir():
+        raise errors.BadInput(f"there is no folder {path.parent} for the rejects", hint="make it first")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise errors.BadInput(
+            f"rejects cannot be written into {path.parent}: {error.strerror}", hint="give another folder"
+        ) from error
+
+
 def _put(name: str, path: Path, overwrite: bool) -> None:
     if overwrite:
         os.replace(name, path)
         return
-    os.link(name, path)  # unlike a rename it never replaces what somebody has put there meanwhile
-    os.unlink(name)
+    try:
+        os.link(name, path)  # unlike a rename it never replaces what somebody has put there meanwhile
+    except FileExistsError:
+        raise
+    except OSError:  # no links on this file system: take the name first, then replace what is ours
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.replace(name, path)
+    else:
+        os.unlink(name)
 
 
-def refuse_input(path: Path, source: Any) -> None:
-    """The input must not be overwritten, under whatever name it is called."""
-    if isinstance(source, (str, os.PathLike)) and path.exists() and os.path.samefile(path, source):
-        raise errors.BadInput(f"{path} is the input itself", hint="write the rejects into another file")
-
-
-def writer(path: Path, format: str | None) -> Callable[[Rejects, IO[str]], None]:
+def _writer(path: Path, format: str | None) -> Callable[[Rejects, IO[str]], None]:
     """How a file is written, by its format or its name."""
     wanted = format or {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv"}.get(path.suffix.lower())
     if wanted not in ("jsonl", "csv"):

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from savepoints import BadInput, LoadLimitExceeded, Report, SavepointsError, load, transaction
 from savepoints._databases import capabilities, embedded_file
 from savepoints._load.infer import table_for
-from savepoints._load.written import writer
+from savepoints._load.written import check_file
 from savepoints.cli.screen import Screen, warn
 from savepoints.cli.urls import BrokenOff, CannotRun, called, in_one_line, parsed, reaching
 
@@ -87,6 +87,11 @@ def fields(named: tuple[str, ...]) -> dict[str, str] | None:
     return {field or name: name for field, _, name in pairs} or None
 
 
+def in_words(error: Exception) -> str:
+    """An error of the library in the words of the command line."""
+    return str(error).replace("`columns=`", "--column").replace("`key=`", "--key")
+
+
 def run(order: Order) -> Exit:
     """Load, show, and tell how it ended, in a text that holds no credentials."""
     try:
@@ -108,7 +113,7 @@ def _run(order: Order) -> Exit:
         try:
             report = _load(engine, order, on)
         except BadInput as error:
-            raise CannotRun(str(error)) from error
+            raise CannotRun(in_words(error)) from error
         except LoadLimitExceeded as error:
             _show(on, order, error.report)
             warn(error.message)
@@ -128,8 +133,8 @@ def _database(url: URL, order: Order) -> Iterator[Engine]:
             if not order.create:
                 raise CannotRun(f"there is no database {file}: create it first, or let --create do so")
             afterwards.callback(_remove_if_empty, file)
-        if order.rejects is not None:
-            _check_rejects(order.rejects)
+        if order.rejects is not None:  # before a database is made
+            _check_rejects(order.rejects, order.file)
         with reaching(url):
             engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
             if engine.dialect.is_async:
@@ -146,22 +151,19 @@ def _remove_if_empty(file: Path) -> None:
         file.unlink()
 
 
-def _check_rejects(file: Path) -> None:
-    """Before anything is done: found out at the end, it would undo the load."""
-    if file.exists():
-        raise CannotRun(f"{file} exists already: rejects are written into a new file")
-    if not file.absolute().parent.is_dir():
-        raise CannotRun(f"there is no folder {file.parent} for the rejects")
+def _check_rejects(file: Path, source: Path) -> None:
     try:
-        writer(file, None)
-    except BadInput as error:
-        raise CannotRun(str(error)) from error
+        check_file(file, source=source)
+    except (BadInput, OSError) as error:
+        raise CannotRun(in_words(error)) from error
 
 
 def _load(engine: Engine, order: Order, on: Screen) -> Report:
     """In a transaction that is committed at its end, or rolled back if it is a dry run."""
     with reaching(engine.url):
         connection = engine.connect()
+        inspect(connection).has_table(order.table)  # a file is looked into only now
+        connection.rollback()
     loaded = False
     try:
         with connection, transaction(connection, name="savepoints load", rollback=order.dry_run):
@@ -187,7 +189,13 @@ def _create(connection: Connection, order: Order) -> Any:
             f"{called(connection.engine.url)} commits CREATE TABLE at once, so that it could not be undone",
             hint="create the table first, and leave --create out",
         )
-    table = table_for(order.file, order.table, encoding=order.encoding, null=order.null or ("",))
+    table = table_for(
+        order.file,
+        order.table,
+        columns=fields(order.columns),
+        encoding=order.encoding,
+        null=order.null or None,
+    )
     table.create(connection)
     return table
 
@@ -196,7 +204,7 @@ def _show(on: Screen, order: Order, report: Report) -> None:
     on.report(report)
     if order.explain:
         on.rules(report)
-    if order.rejects is not None:
+    if order.rejects is not None and report.rejected:
         print(f"Rejected rows: {order.rejects}")
     if order.dry_run:
         print("Dry run: nothing was kept.")
