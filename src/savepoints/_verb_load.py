@@ -101,8 +101,9 @@ def load(
         encoding: Of a file of text; UTF-8 by default.
         on_conflict: Duplicates of a row that is there, in the table or before in the input: ``reject`` them, ``skip``
             them (they are counted and listed in ``report.skips``) or ``update`` that row.
-        key: The columns by which duplicates are known. By default the primary key for ``update``, any unique key for
-            ``skip``; duplicates by other keys are rejected.
+        key: The columns by which duplicates are known: those of the primary key, or of a unique constraint or index, in
+            any order. By default the primary key for ``update``, any unique key for ``skip``; a row that is a duplicate
+            by other keys only is rejected.
         max_rejected: So many rows may be rejected; with one more the load is undone.
         max_rejected_ratio: Such a share of the rows, from 0 to 1, looked at after 1,000 rows and at the end. Without a
             limit a load stops where more than half of its first 1,000 rows were rejected.

@@ -214,12 +214,6 @@ STORIES = {
         on_conflict="update",
         key=("a",),
     ),
-    "a key without an index": Story(
-        "CREATE TABLE thing (a int PRIMARY KEY, b int, c int); INSERT INTO thing VALUES (1, 10, 0)",
-        [(1, 10, 5), (1, 11, 6), (2, 12, 7), (3, 12, 8), (4, None, 8)],
-        on_conflict="update",
-        key=("b",),
-    ),
 }  # fmt: skip
 
 

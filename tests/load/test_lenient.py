@@ -261,17 +261,6 @@ async def test_names_of_any_sort(world: World) -> None:
         assert report.by_kind == {"foreign key": 334, "unique": 666, "check": 1000}
 
 
-async def test_a_key_that_nobody_enforces(world: World) -> None:
-    prepare(world)
-    async with world.transaction(world.source, rollback=True) as target:
-        await world.load(target, product, [good(1, name="Ada"), good(2, name="Bob")])
-        rows = [{"id": 1, "name": "ada", "stock": 9}, {"id": 3, "name": "Cyd"}, {"id": 3, "name": "Cyd", "stock": 2}]
-        report = await world.load(target, product, rows, on_conflict="update", key="name")
-        assert (report.loaded, report.updated, report.rejected) == (1, 2, 0)
-        stocks = (await target.execute(select(product.c.stock).order_by(product.c.id))).scalars().all()
-        assert stocks == [9, 5, 2]
-
-
 async def test_a_mode_with_another_syntax(world: World) -> None:
     prepare(world)
     async with world.transaction(world.source, rollback=True) as target:

@@ -292,16 +292,6 @@ async def test_rows_of_a_file_are_replayed_by_its_own_header(world: World, tmp_p
             await world.rollback_to(target, "again")
 
 
-async def test_a_key_that_is_not_unique_finds_the_row_to_update(world: World) -> None:
-    async with world.transaction(world.source) as target:
-        await world.load(target, product, [good(1, name="a")])
-        rows = [good(1, name="a", stock=7), good(2, name="b")]
-        report = await world.load(target, product, rows, on_conflict="update", key=["name"])
-        assert (report.loaded, report.updated, report.rejected) == (1, 1, 0)
-        found = (await target.execute(select(product.c.name, product.c.stock).order_by(product.c.name))).all()
-        assert [tuple(row) for row in found] == [("a", 7), ("b", 5)]
-
-
 @pytest.mark.needs("core")
 @pytest.mark.lacks("async")  # SQLAlchemy never closes what was detached from the pool of an async driver
 async def test_on_a_connection_detached_from_its_pool(world: World) -> None:

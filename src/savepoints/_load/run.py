@@ -18,6 +18,7 @@ from savepoints._core.stack import Stack
 from savepoints._load.algorithm import Algorithm, Job, Outcome, choose
 from savepoints._load.fields import Target, Wanted, target_of
 from savepoints._load.intake import Intake, Piece
+from savepoints._load.keys import key_of
 from savepoints._load.options import Options
 from savepoints._load.reasons import Reason, Reject
 from savepoints._load.rejects import Rejects
@@ -125,7 +126,7 @@ class _Run:
         self.report = Report(target.name, tag=options.tag)
         self.report.rejects, self.report.skips = Rejects(text=source.text), Rejects(text=source.text)
         wanted = Wanted(target, options.columns)
-        key = self._key(target)
+        key = key_of(connection, target, options.key, options.on_conflict)
         row = stack.row_of(connection)
         job = Job(connection, target.table, row, options.on_conflict, key, self.report, face, at_end)
         self._algorithm: Algorithm = choose(job)
@@ -141,21 +142,6 @@ class _Run:
         )
         self._told = 0.0
         self._looked = False  # whether it is the wrong file
-
-    def _key(self, target: Target) -> tuple[Any, ...]:
-        found = []
-        for name in self._options.key:
-            column = target.column(name)
-            if column is None:
-                raise errors.BadInput(f"`key=` names {name!r}; {target.near(name)}", hint="give names of columns")
-            found.append(column)
-        if not found and self._options.on_conflict == "update":
-            found = list(target.table.primary_key.columns)
-            if not found:
-                raise errors.BadInput(
-                    f"table {target.name} has no primary key to know duplicates by", hint="name columns by `key=`"
-                )
-        return tuple(found) if self._options.on_conflict != "reject" else ()
 
     def all(self) -> None:
         """All rows, piece by piece."""

@@ -52,6 +52,7 @@ class OneStatement:
         self._enforces = bool(self._first("PRAGMA foreign_keys")[0])
         self._deferred = [one for one in self._rules.foreign_keys if one.deferred] if self._enforces else []
         self._key = tuple(column.name for column in job.key)
+        self._skips_by_key = job.on_conflict == "skip" and bool(self._key)
         self._leaves_out = self._has_triggers() or self._has_clauses()
         self._examined = 0
         self._of_columns: dict[Columns, tuple[Statement, Examiner]] = {}
@@ -105,7 +106,7 @@ class OneStatement:
         found = self._of_columns.get(columns)
         if found is None:
             statement = insertion(self._job.table, columns, self._connection.dialect)
-            examiner = Examiner(self._rules, columns, self._ask, foreign_keys=self._enforces, key=self._key)
+            examiner = Examiner(self._rules, columns, self._ask, foreign_keys=self._enforces)
             found = statement, examiner
             self._of_columns[columns] = found
         return found
@@ -215,13 +216,16 @@ class OneStatement:
         fault = capabilities.fault(error)
         if fault is None:
             raise error
+        if fault is Fault.UNIQUE and self._skips_by_key and (found := examiner.duplicate(row, self._key)) is not None:
+            outcome.skipped[place] = found  # also where SQLite has met another key first
+            return
         if fault is Fault.UNIQUE and not self._slow:
             self._duplicates.append((place, row, str(error), capabilities.code(error)))
             return
         self._enter(row, place, examiner.first(row, fault, error, capabilities.code(error)), outcome, examiner)
 
     def _enter(self, row: Row, place: int, first: Reason, outcome: Outcome, examiner: Examiner) -> None:
-        if self._job.on_conflict == "skip" and first.kind == UNIQUE and self._skips(first):
+        if self._job.on_conflict == "skip" and first.kind == UNIQUE and not self._key:
             outcome.skipped[place] = first
         else:
             outcome.refused[place] = self._all_reasons(row, first, examiner)
@@ -242,6 +246,3 @@ class OneStatement:
                 )
             return (first,)
         return (first, *examiner.others(row, first))
-
-    def _skips(self, duplicate: Reason) -> bool:
-        return not self._key or duplicate.column == ", ".join(self._key)

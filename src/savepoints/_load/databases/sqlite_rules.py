@@ -129,12 +129,9 @@ class Examiner:
         rules: The table's.
         columns: What rows hold.
         ask: Sends a SELECT and gives its rows.
-        key: By which a row is known that is there already; it need not be unique.
     """
 
-    def __init__(
-        self, rules: Rules, columns: Columns, ask: Ask, *, foreign_keys: bool, key: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, rules: Rules, columns: Columns, ask: Ask, *, foreign_keys: bool) -> None:
         self._rules = rules
         self._all = ask
         self._place = dict(zip((column.name for column in columns), count(), strict=False))
@@ -152,15 +149,14 @@ class Examiner:
         quote = rules._quote
         cast = ", ".join(f"CAST(? AS {rules.types.get(name) or 'BLOB'}) AS {quote(name)}" for name in known)
         self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
-        sought = {*self._uniques, key} if key and known.keys() >= set(key) else self._uniques.keys()
-        self._find = {names: self._finding(names) for names in sought}
+        self._find = {names: self._finding(names) for names in self._uniques}
         self._find_many = {names: self._finding_many(names) for names in self._uniques if len(names) == 1}
         self._parents = {one: self._parent(one) for one in self._enforced}
         of_keys = {name for one in rules.foreign_keys for name in one.columns}
         left_out = [name for name in rules.defaults if name in of_keys and name not in known]
         #: What SQLite will put where rows leave out a column of a foreign key.
         self._filled = {name: ask(f"SELECT {rules.defaults[name]}", ())[0][0] for name in left_out}
-        keys = (*sought, *(names for one in rules.foreign_keys for names in (one.columns, one.referred)))
+        keys = (*self._uniques, *(names for one in rules.foreign_keys for names in (one.columns, one.referred)))
         self._getters = {names: self._getter(names) for names in keys}
 
     def _ask(self, sql: str, parameters: Sequence[Any]) -> Any:
@@ -289,6 +285,11 @@ class Examiner:
             there = found.get(row[at])
             yield self.collision(row, names) if there is None else dict(zip(primary, there, strict=True))
 
+    def duplicate(self, row: Row, names: tuple[str, ...]) -> Reason | None:
+        """Whether another row has this key already."""
+        collides = self.collision(row, names)
+        return None if collides is None else self._unique(names, None, None, collides)
+
     def collision(self, row: Row, names: tuple[str, ...]) -> dict[str, Any] | None:
         """The primary key of the row that has this key already."""
         cells = self.cells(row, names) if names in self._find else None
@@ -360,10 +361,7 @@ class Examiner:
             if self._breaks(sql, row):
                 yield reason(Fault.CHECK, None, constraint)
         yield from self.orphaned(row, self._enforced)
-        for names in self._uniques:
-            collides = self.collision(row, names)
-            if collides is not None:
-                yield self._unique(names, None, None, collides)
+        yield from filter(None, (self.duplicate(row, names) for names in self._uniques))
 
     def _breaks(self, sql: str, row: Row) -> bool:
         try:

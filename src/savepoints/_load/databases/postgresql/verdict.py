@@ -27,6 +27,9 @@ from savepoints._load.reasons import Reason, reason
 
 Refused = dict[int, list[Reason]]
 
+#: What is looked at when it is known whether a row is a duplicate by the key that skips it.
+_LATER = frozenset({Fault.UNIQUE.value, Fault.FOREIGN_KEY.value})
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -44,9 +47,9 @@ class Verdict:
         return Verdict({at: list(reasons) for at, reasons in self.refused.items()}, dict(self.skipped))
 
     def settle(self) -> None:
-        """What PostgreSQL itself does with a duplicate that breaks another rule: foreign keys are looked at last."""
+        """What PostgreSQL does with a duplicate that breaks another rule, too: other keys are looked at later."""
         for at in self.skipped.keys() & self.refused.keys():
-            if all(why.kind == Fault.FOREIGN_KEY.value for why in self.refused[at]):
+            if all(why.kind in _LATER for why in self.refused[at]):
                 del self.refused[at]
             else:
                 del self.skipped[at]
