@@ -223,7 +223,7 @@ def _rule(
         return frozenset({_NONE, UUID} if kind.as_uuid else {_NONE}), _uuid(kind)
     if isinstance(kind, types.JSON):
         return frozenset({_NONE}), _document if from_text else serializable
-    if isinstance(kind, types.Numeric):
+    if isinstance(kind, (types.Numeric, types.Float)):
         return _of_numbers(kind, dialect, digits, nans=nans)
     for cls, (plain, parse) in _RULES.items():
         if isinstance(kind, cls):
@@ -234,7 +234,7 @@ def _rule(
 
 
 def _of_numbers(
-    kind: types.Numeric[Any], dialect: Dialect, digits: numbers.Digits | None, *, nans: bool
+    kind: types.Numeric[Any] | types.Float[Any], dialect: Dialect, digits: numbers.Digits | None, *, nans: bool
 ) -> tuple[frozenset[type], Parse]:
     if isinstance(kind, types.Float):
         return frozenset({_NONE, float, int}), numbers.floating(nans=nans)
