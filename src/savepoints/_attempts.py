@@ -44,17 +44,16 @@ class _Tries(Generic[T]):
         self._retry = retry
         self._asked = asked
 
-    def _begin(self) -> tuple[Course, Any]:
-        course = retrying.new_course(self._retry, self._source, independent=self._asked.independent)
-        return course, retrying.engine_of(self._source)
+    def _begin(self) -> Course:
+        return retrying.new_course(self._retry, self._source, independent=self._asked.independent)
 
 
 class Attempts(_Tries[T]):
     """What `attempts` returns for a sync source: ``for attempt in attempts(...)``."""
 
     def __iter__(self) -> Iterator[Attempt[T]]:
-        course, engine = self._begin()
-        accepts = partial(retrying.accepts, course, engine)
+        course = self._begin()
+        accepts = partial(retrying.accepts, course)
         loop = iter(retrying.sync_loop(course, lambda error: True))
         for manager in loop:
             attempt: Attempt[T] = Attempt(
@@ -77,8 +76,8 @@ class AsyncAttempts(_Tries[T]):
     def __aiter__(self) -> AsyncIterator[AsyncAttempt[T]]:
         from savepoints.aio import AsyncTransactionBlock
 
-        course, engine = self._begin()
-        accepts = partial(retrying.accepts_async, course, engine)
+        course = self._begin()
+        accepts = partial(retrying.accepts_async, course)
         loop = aiter(retrying.async_loop(course, _all_of_them))
         return _AsyncRounds(lambda: AsyncTransactionBlock(self._source, self._asked), course, accepts, loop)
 

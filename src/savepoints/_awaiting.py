@@ -104,6 +104,8 @@ async def run_due(stack: Stack, first: BaseException | None = None) -> None:
 
 async def resolve(tracker: Tracker, engine: Any) -> Outcome:
     """Ask what became of a COMMIT whose answer was lost."""
+    if engine is None and tracker.engine is not None:
+        engine = AsyncEngine(tracker.engine)
     if not isinstance(engine, AsyncEngine):
         raise errors.WrongArgument(
             f"resolve asks on an AsyncEngine here, not on {errors.kind_of(engine)}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,7 +112,7 @@ _DEFAULT_WAIT = wait_random_exponential(multiplier=0.05, max=2)
 
 
 def _is_number(found: object) -> bool:
-    return isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
+    return isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) <= threading.TIMEOUT_MAX
 
 
 def _is_function(found: object) -> bool:
@@ -154,11 +154,19 @@ class Course:
         with _after(error):
             return bool(self._on(error))
 
+    def is_last(self, state: RetryCallState) -> bool:
+        """Whether the rule ends the tries."""
+        with _after(_error_of(state)):
+            return self.retry.is_last(state)
+
+    def seconds(self, state: RetryCallState) -> float:
+        """How long the rule waits."""
+        with _after(_error_of(state)):
+            return self.retry.seconds(state)
+
     def given_up(self, state: RetryCallState) -> Any:
         """No other try: the last error passes as it is, with what came before."""
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        assert error is not None
+        error = _error_of(state)
         self.tell(error)
         raise error
 
@@ -170,9 +178,7 @@ class Course:
 
     def failed(self, state: RetryCallState) -> Any:
         """Before the wait: remember the try, and tell whoever wants to know. May have to be awaited."""
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        assert error is not None
+        error = _error_of(state)
         number, seconds = state.attempt_number, state.upcoming_sleep
         most = "" if self.retry.attempts is None else f" of {self.retry.attempts}"
         self._history.append(
@@ -181,6 +187,12 @@ class Course:
         as_if_waited(state)
         with _after(error):
             return None if self.retry.before_retry is None else self.retry.before_retry(number, error, seconds)
+
+
+def _error_of(state: RetryCallState) -> BaseException:
+    error = None if state.outcome is None else state.outcome.exception()
+    assert error is not None
+    return error
 
 
 @contextmanager
@@ -203,7 +215,7 @@ def _is_final(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, _FINAL):
+        if isinstance(error, _FINAL) or errors.is_after_commit(error):
             return True
         if isinstance(error, BaseExceptionGroup) and any(map(_is_final, error.exceptions)):
             return True

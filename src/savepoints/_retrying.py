@@ -33,11 +33,6 @@ def new_course(retry: Retry, source: Any, *, independent: bool) -> Course:
     return Course(retry, is_retryable, describe)
 
 
-def engine_of(source: Any) -> Any:
-    """The engine on which the outcome of a lost COMMIT is asked for; None where a sessionmaker has no default one."""
-    return getattr(source, "kw", {}).get("bind") if hasattr(source, "kw") else source
-
-
 def sync_loop(course: Course, accepts: Callable[[BaseException], bool]) -> Retrying:
     """Tenacity's loop by our rule."""
 
@@ -75,8 +70,8 @@ def _predicate(accepts: Callable[[BaseException], bool]) -> Any:
 
 def _arguments(course: Course) -> dict[str, Any]:
     return {
-        "stop": course.retry.is_last,
-        "wait": course.retry.seconds,
+        "stop": course.is_last,
+        "wait": course.seconds,
         "retry_error_callback": course.given_up,
     }
 
@@ -84,12 +79,12 @@ def _arguments(course: Course) -> dict[str, Any]:
 # -- whether an error is worth another try
 
 
-def accepts(course: Course, engine: Any, error: BaseException) -> bool:
+def accepts(course: Course, error: BaseException) -> bool:
     """Whether to try again after an error; where a COMMIT had no answer, the database is asked."""
-    if isinstance(error, errors.CommitOutcomeUnknown) and error.resolver is not None and engine is not None:
+    if isinstance(error, errors.CommitOutcomeUnknown) and error.resolver is not None:
         ask = Retrying(retry=_still_open, sleep=pause, **_asking(course.retry))
         try:
-            worth = _not_stored(error, ask(error.resolve, engine))
+            worth = _not_stored(error, ask(error.resolve))
         except Exception as failed:
             worth = _not_stored(error, failed)
     else:
@@ -99,12 +94,12 @@ def accepts(course: Course, engine: Any, error: BaseException) -> bool:
     return worth
 
 
-async def accepts_async(course: Course, engine: Any, error: BaseException) -> bool:
+async def accepts_async(course: Course, error: BaseException) -> bool:
     """The same, awaited."""
-    if isinstance(error, errors.CommitOutcomeUnknown) and error.resolver is not None and engine is not None:
+    if isinstance(error, errors.CommitOutcomeUnknown) and error.resolver is not None:
 
         async def resolve() -> Outcome:
-            outcome: Outcome = await error.resolve(engine)
+            outcome: Outcome = await error.resolve()
             return outcome
 
         ask = AsyncRetrying(retry=_still_open, sleep=pause_async, **_asking(course.retry))

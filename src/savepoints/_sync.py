@@ -120,6 +120,7 @@ class Savepoint(SavepointLevel):
 
 def resolve(tracker: Tracker, engine: Any) -> Outcome:
     """Ask what became of a COMMIT whose answer was lost."""
+    engine = tracker.engine if engine is None else engine
     if not isinstance(engine, Engine):
         raise errors.WrongArgument(
             f"resolve asks on an Engine here, not on {errors.kind_of(engine)}", hint="give an engine on the same server"
@@ -205,6 +206,14 @@ class TransactionBlock(Generic[T]):
         if stack.hooked and error is None and not self._asked.rollback:
             first = _before_commit(stack)
         try:
+            self._leave(stack, error, first)
+        except BaseException as own:
+            ends.note_commit(stack.transaction, own)
+            raise
+        return ends.aims_at(error, stack.transaction)
+
+    def _leave(self, stack: Stack, error: BaseException | None, first: BaseException | None) -> None:
+        try:
             try:
                 ends.leave_transaction(stack, first, rollback=self._asked.rollback)
                 if error is None and first is not None and not ends.aims_at(first, stack.transaction):
@@ -217,7 +226,6 @@ class TransactionBlock(Generic[T]):
                     due.run(stack, None if ends.aims_at(first, stack.transaction) else first)
         finally:
             self._close()
-        return ends.aims_at(error, stack.transaction)
 
     def _close(self) -> None:
         if self._target is not None and self._target is not self._source:
@@ -258,8 +266,7 @@ class TransactionBlock(Generic[T]):
 
     def _retried(self, retry: Retry, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         course = retrying.new_course(retry, self._source, independent=self._asked.independent)
-        accepts = partial(retrying.accepts, course, retrying.engine_of(self._source))
-        return retrying.sync_loop(course, accepts)(self._once, call, args, kwargs)
+        return retrying.sync_loop(course, partial(retrying.accepts, course))(self._once, call, args, kwargs)
 
     def _once(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of a decorated function, with a session or connection of its own."""

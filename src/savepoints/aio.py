@@ -242,7 +242,11 @@ class AsyncTransactionBlock(Generic[T]):
         stack, first = self._stack, error
         if stack.hooked and error is None and not self._asked.rollback:
             first = await awaiting.before_commit(stack)
-        await awaiting.finish(self._leave(stack, first))
+        try:
+            await awaiting.finish(self._leave(stack, first))
+        except BaseException as own:
+            ends.note_commit(stack.transaction, own)
+            raise
         if error is None and first is not None and not ends.aims_at(first, stack.transaction):
             raise first
         return ends.aims_at(error, stack.transaction)
@@ -301,8 +305,9 @@ class AsyncTransactionBlock(Generic[T]):
 
     async def _retried(self, retry: Retry, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         course = retrying.new_course(retry, self._source, independent=self._asked.independent)
-        accepts = partial(retrying.accepts_async, course, retrying.engine_of(self._source))
-        return await retrying.async_loop(course, accepts)(self._once, call, args, kwargs)
+        return await retrying.async_loop(course, partial(retrying.accepts_async, course))(
+            self._once, call, args, kwargs
+        )
 
     async def _once(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of a decorated function, with a session or connection of its own."""

@@ -155,21 +155,23 @@ class CommitOutcomeUnknown(SavepointsError):
     #: Set where the transaction was opened with ``track_commit``.
     resolver: Callable[[Any], Any] | None = None
 
-    def resolve(self, engine: Any) -> Any:
+    def resolve(self, engine: Any = None) -> Any:
         """Ask what became of the COMMIT, on a new connection.
 
         It asks PostgreSQL by the number of the transaction (``pg_xact_status``), or the function that
         ``track_commit`` was given.
 
         Args:
-            engine: An engine on the same server; for an async transaction an async engine, and the call is awaited.
+            engine: An engine on the same server; by default the one that sent the COMMIT. For an async transaction it
+                is an async engine, and the call is awaited.
 
         Returns:
-            A `savepoints.Outcome`; for an async engine something to be awaited that gives it.
+            A `savepoints.Outcome`; for an async transaction something to be awaited that gives it.
 
         Raises:
             NotSupported: The transaction was opened without ``track_commit``.
-            WrongArgument: It is no engine, or one of the other kind.
+            WrongArgument: It is no engine, or one of the other kind; or none is given where the error came out of
+                another process.
         """
         if self.resolver is None:
             raise NotSupported(
@@ -208,6 +210,21 @@ class HookErrors(SavepointsError, ExceptionGroup[Exception]):
     def derive(self, excs: Sequence[Exception]) -> HookErrors:  # type: ignore[override]
         """A part of it, by ``except*``, `split` or `subgroup`."""
         return HookErrors(self.message, excs, committed=self.committed)
+
+
+def note_commit(error: BaseException) -> None:
+    """Say on an error that it came after the answer to COMMIT: the work is stored."""
+    if not is_after_commit(error):
+        error.add_note("it came after the COMMIT: the work is stored, and must not be done again")
+        vars(error)[_AFTER_COMMIT] = True
+
+
+def is_after_commit(error: BaseException) -> bool:
+    """Whether that was said."""
+    return _AFTER_COMMIT in vars(error)
+
+
+_AFTER_COMMIT = "savepoints_after_commit"
 
 
 # Loading.

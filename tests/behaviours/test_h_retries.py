@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tenacity
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 import savepoints
@@ -18,6 +18,7 @@ from savepoints import (
     CommitOutcomeUnknown,
     HookErrors,
     NestedRetry,
+    NotSupported,
     OutOfOrder,
     Retry,
     TransactionLost,
@@ -752,6 +753,46 @@ async def test_h130_under_the_decorator(world: World) -> None:
     assert world.rows() == [(2, None)]
 
 
+@pytest.mark.needs("orm")
+async def test_h130_nor_after_a_listener_of_the_session_has_failed(world: World) -> None:
+    log: list[str] = []
+
+    def fails_late(*_: object) -> None:
+        raise OperationalError("x", None, BrokenPipeError(), connection_invalidated=True)
+
+    async def work(session: Any) -> None:
+        await world.run_sync(session, lambda found: event.listen(found, "after_commit", fails_late))
+        world.hook("on_commit", session, log.append, "stored")
+        await world.insert(session, 1 + len(log))
+
+    with fails(OperationalError) as caught:
+        await world.decorated(work, retry=Retry())()
+    assert notes(caught.value).count("the work is stored") == 1
+    assert log == ["stored"]
+    assert world.rows() == [(1, None)]
+
+
+async def test_h130_nor_where_the_answer_says_that_nobody_knows(world: World) -> None:
+    """With the connection alive: a pooler, or a cluster, whose server is gone."""
+    log: list[str] = []
+
+    async def work(session: Any) -> None:
+        for verb in ("on_rollback", "on_unknown"):
+            world.hook(verb, session, log.append, verb)
+        await world.insert(session, 1)
+
+    for kind in ("commit outcome unknown", "connection lost"):
+        try:
+            with inject(world.engine, kind, commit=1):
+                with fails(CommitOutcomeUnknown):
+                    await world.decorated(work, retry=Retry())()
+                assert log == ["on_unknown"]
+        except NotSupported:  # the database never says so
+            assert "many_writers" not in world.site.has or "deadlock_ends_all" in world.site.has
+        log.clear()
+    world.check_pool()
+
+
 async def test_h130_nothing_is_tried_again_after_commit_hooks(world: World) -> None:
     calls: list[int] = []
 
@@ -885,6 +926,8 @@ async def test_h_the_rule_is_checked_at_once() -> None:
         ({"on": nothing}, "not an async function"),
         ({"on": KeyError}, "a function that is given the error"),  # it can be called, and what it gives is true
         ({"attempts": None, "timeout": float("inf")}, "above 0"),
+        ({"timeout": 10**400}, "above 0"),
+        ({"wait": 1e300}, "not below 0"),
         ({"timeout": float("nan")}, "above 0"),
         ({"wait": float("nan")}, "not below 0"),
     ):
@@ -898,7 +941,12 @@ async def test_h_an_error_of_the_rule_itself_keeps_the_first(world: World) -> No
     def fails_itself(*_: object) -> bool:
         raise Oops
 
-    for retry in (Retry(wait=0, on=fails_itself), Retry(wait=0, before_retry=fails_itself)):
+    for retry in (
+        Retry(wait=0, on=fails_itself),
+        Retry(wait=0, before_retry=fails_itself),
+        Retry(wait=fails_itself),
+        Retry(wait=0, stop=fails_itself),
+    ):
         with inject(world.engine, transient(world), statement=1), fails(Oops) as caught:
             async for attempt in world.attempts(world.source, retry):
                 async with attempt as t:
@@ -917,10 +965,11 @@ async def test_h_a_round_that_does_not_enter_its_try_ends_the_loop(world: World)
 
 async def test_h_a_wait_that_becomes_negative_is_found(world: World) -> None:
     retry = Retry(wait=lambda state: -1.0)
-    with inject(world.engine, transient(world), statement=1), fails(WrongArgument, match="not below 0"):
+    with inject(world.engine, transient(world), statement=1), fails(WrongArgument, match="not below 0") as caught:
         async for attempt in world.attempts(world.source, retry):
             async with attempt as t:
                 await world.insert(t, 1)
+    assert isinstance(caught.value.__context__, (DBAPIError, TransactionLost))
 
 
 async def test_h_a_rule_is_for_a_source_and_for_functions(world: World) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from savepoints import CommitOutcomeUnknown, ImplicitCommit
+from savepoints import CommitOutcomeUnknown, ImplicitCommit, NotSupported, Retry
+from savepoints.testing import inject, lose_commit
 from tests.behaviours.steps import Oops, fails, refused
 from tests.behaviours.tools import row
 from tests.harness.models import Child, Item, Parent, tables
@@ -118,6 +119,75 @@ async def test_n_one_is_gone_before_it_has_prepared(world: World, elsewhere: Els
                 aside.execute(text("KILL :id"), {"id": number})
     assert log == ["on_unknown"]
     assert (world.rows(), elsewhere.parents()) == ([], [])
+
+
+async def both(world: World, elsewhere: Elsewhere, log: list[str], **options: Any) -> None:
+    async with world.transaction(elsewhere.maker, **options) as t:
+        for verb in ("on_commit", "on_rollback", "on_unknown"):
+            world.hook(verb, t, log.append, verb)
+        t.add_all([Item(id=1), Parent(id=1)])
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("stored", [True, False])
+async def test_n_all_have_promised_and_all_are_told_to_commit(
+    world: World, elsewhere: Elsewhere, where: str, stored: bool
+) -> None:
+    """One gives no answer: the other is committed, whichever comes first, for nothing may be stored by halves."""
+    log: list[str] = []
+    with lose_commit(world.engine if where == "here" else elsewhere.engine, stored=stored), fails(CommitOutcomeUnknown):
+        await both(world, elsewhere, log, twophase=True)
+    assert log == ["on_unknown"]
+    aside = world.aside if where == "here" else elsewhere.aside
+    with aside.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        left = connection.recover_twophase()
+        assert len(left) == (not stored)
+        for xid in left:  # its promise stands: whoever watches over them ends it by its name
+            connection.commit_prepared(xid, recover=True)
+    assert (world.rows(), elsewhere.parents()) == ([(1, None)], [(1, None)])
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+async def test_n_one_refuses_after_another_has_stored(world: World, elsewhere: Elsewhere, where: str) -> None:
+    """Without two phases it is not known to be undone: it is stored by halves, and nothing is tried again."""
+    log: list[str] = []
+    engine = world.engine if where == "here" else elsewhere.engine
+    with inject(engine, "deadlock", commit=1), fails((DBAPIError, CommitOutcomeUnknown)) as caught:
+        await both(world, elsewhere, log)
+    unknown = isinstance(caught.value, CommitOutcomeUnknown)
+    assert log == ["on_unknown" if unknown else "on_rollback"]
+    assert sorted([world.rows(), elsewhere.parents()]) == [[], [(1, None)] if unknown else []]
+    assert not unknown or "an answer of one of them" in str(caught.value)
+    world.check_pool()
+
+
+async def test_n_one_commit_is_followed_not_two(world: World, elsewhere: Elsewhere) -> None:
+    log: list[str] = []
+    with fails(NotSupported, "sends one to each of several databases"):
+        await both(world, elsewhere, log, track_commit=lambda connection: True)
+    assert log == ["on_rollback"]
+    assert (world.rows(), elsewhere.parents()) == ([], [])
+
+
+async def test_n_the_server_that_was_to_commit_is_asked(world: World, elsewhere: Elsewhere) -> None:
+    """Not the one that the sessionmaker names for what it has no other for."""
+    asked: list[Any] = []
+
+    def is_there(connection: Any) -> bool:
+        asked.append(connection.engine.url)
+        return False
+
+    elsewhere.maker.kw["bind"] = elsewhere.engine
+    numbers: list[int] = []
+
+    async def work(session: Any) -> None:
+        numbers.append(1)
+        session.add(Item(id=len(numbers)))
+
+    with lose_commit(world.engine, stored=False):
+        await world.decorated(work, source=elsewhere.maker, track_commit=is_there, retry=Retry(wait=0))()
+    assert asked == [world.engine.url]
+    assert world.rows() == [(2, None)]
 
 
 @pytest.mark.parametrize("first", [Item, Parent], ids=["here first", "there first"])

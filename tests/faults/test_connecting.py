@@ -107,6 +107,18 @@ async def test_too_many_are_connected(world: World) -> None:
             aside.execute(world.sql("many again"))
 
 
+async def test_the_pool_has_none_left(world: World) -> None:
+    create: Any = create_engine if world.site.face == "sync" else create_async_engine
+    engine = create(world.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    async with world.open(engine):
+        error = await error_of(world, engine)
+    found = classify(error)
+    assert (found.kind, found.retry_from) == (Kind.UNAVAILABLE, RetryFrom.TRANSACTION)
+    disposed = engine.dispose()
+    if disposed is not None:
+        await disposed
+
+
 async def test_an_error_of_a_file_is_none_of_a_connection(world: World) -> None:
     """A listener of somebody's reads one, while a connection is made; and one is raised by the code."""
     engine = engine_for(world)

@@ -283,6 +283,12 @@ def leave_joined(stack: Stack, level: Level, error: BaseException | None) -> Non
         stack.doom(level if level.is_alive else stack.top, "a joined block inside it failed", error)
 
 
+def note_commit(transaction: Level, error: BaseException) -> None:
+    """Say on an error that leaves the block where it came after the COMMIT; hooks' errors say it themselves."""
+    if transaction.recorded is State.COMMITTED and not isinstance(error, errors.HookErrors):
+        errors.note_commit(error)
+
+
 def aims_at(error: BaseException | None, level: Level) -> bool:
     """Whether an error is the signal to undo this block and go on after it."""
     if not isinstance(error, errors.Rollback):

@@ -230,14 +230,16 @@ def asked_aftermath(connection: Connection, row: Capabilities) -> Aftermath:
 
 
 def _commit_failed(stack: Stack, connection: Connection, context: ExceptionContext, cause: Cause) -> None:
-    unanswered = context.is_disconnect or stack.row_of(connection).commit_unanswered(context.original_exception)
-    if (unanswered or stack.second_phase) and cause.error is not None:
+    if _unanswered(stack.row_of(connection), context) or (stack.decided and stack.options.twophase):
         stack.lose(cause.error, cause.what)  # what was prepared stays so until somebody ends it
         return
     if stack.options.twophase:
         connection.invalidate(cause.error)  # a driver may take a refused PREPARE for prepared
     elif Repair.COMMIT in stack.repairs:
         _roll_back(connection, cause.error)
+    if stack.decided:
+        stack.lose(cause.error, cause.what)
+        return
     stack.unsaved = False
     stack.transaction.move(
         Move.FAIL, End(f"rolled back: COMMIT was refused with {type(cause.error).__name__}", cause.where)
@@ -247,6 +249,15 @@ def _commit_failed(stack: Stack, connection: Connection, context: ExceptionConte
         stack.end_above(stack.transaction, Move.OUTER_ROLLBACK, End("undone: COMMIT was refused", cause.where))
         if stack.plain is not None:
             detach(stack)
+
+
+def _unanswered(row: Capabilities, context: ExceptionContext) -> bool:
+    """Whether nobody knows what became of a COMMIT: by the broken connection, or by what its answer says."""
+    error = context.original_exception
+    return context.is_disconnect or row.kind(error) in _UNKNOWN or bool(row.commit_unanswered(error))
+
+
+_UNKNOWN = (Kind.DISCONNECT, Kind.UNKNOWN_COMMIT)
 
 
 # -- the outermost unit
@@ -271,10 +282,12 @@ def _on_commit(connection: Connection) -> None:
     if not stack.turn.taken and not stack.leaving:
         _refuse_plain_commit(stack, connection)
     if stack.tracker is not None:
-        stack.tracker.note(connection, stack.row_of(connection))
+        stack.tracker.note(connection, stack.row_of(connection), of=len(stack.root.connections))
     _undo_settings(stack, connection)
     if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)
+    elif stack.transaction.recorded is State.COMMITTING:
+        stack.decided = True
     _settle_later(stack, connection)
 
 
@@ -300,7 +313,7 @@ def _on_prepare(connection: Connection, xid: Any) -> None:
     if not stack.turn.taken and not stack.leaving:
         stack.refuse_commit("prepare()")
     if stack.tracker is not None:
-        stack.tracker.note(connection, stack.row_of(connection), prepares=True)
+        stack.tracker.note(connection, stack.row_of(connection), of=len(stack.root.connections), prepares=True)
     if stack.transaction.recorded is State.OPEN:
         stack.transaction.move(Move.COMMIT)
 
@@ -310,8 +323,8 @@ def _on_commit_twophase(connection: Connection, xid: Any, is_prepared: bool) -> 
     stack = stack_of(connection)
     if stack is None:
         return
-    stack.second_phase = is_prepared
     if is_prepared:
+        stack.decided = True
         _settle_later(stack, connection)
     else:
         _on_commit(connection)

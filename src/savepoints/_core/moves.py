@@ -315,9 +315,8 @@ def commit(stack: Stack) -> None:
             stack.committed(End("committed", caller()))
             raise
         if transaction.recorded is State.UNKNOWN:
-            unknown = refusals.unknown_outcome(transaction, error)
+            unknown = refusals.unknown_outcome(transaction, error, of=len(stack.root.connections))
             if stack.tracker is not None:
-                stack.tracker.forget_connection()
                 unknown.resolver = partial(stack.face.resolve, stack.tracker)
             if isinstance(error, Exception):
                 raise unknown from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 from savepoints import errors
 from savepoints._databases import Capabilities, Outcome
@@ -39,15 +39,16 @@ def checked_track(track: Any) -> Track:
 class Tracker:
     """What one transaction has to know of itself, in case that the answer to its COMMIT is lost."""
 
-    __slots__ = ("_connection", "_life", "_number", "_prepares", "_row", "_track")
+    __slots__ = ("_life", "_number", "_prepares", "_row", "_track", "engine")
 
     def __init__(self, track: Track) -> None:
         self._track = track
         self._row: Capabilities | None = None
         self._number: str | None = None
         self._life: str | None = None
-        self._connection: Connection | None = None
         self._prepares = False
+        #: Which sent the COMMIT, and can be asked on another connection; it is not known in another process.
+        self.engine: Engine | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process nobody can be asked: what a function closes over cannot be sent there."""
@@ -65,27 +66,29 @@ class Tracker:
                 hint="give track_commit a function that looks on a connection whether the work is there",
             )
 
-    def note(self, connection: Connection, row: Capabilities, *, prepares: bool = False) -> None:
+    def note(self, connection: Connection, row: Capabilities, *, of: int, prepares: bool = False) -> None:
         """Ask for the transaction's number, just before its COMMIT or PREPARE: it has one only if it wrote.
+
+        Args:
+            connection: Which is about to commit.
+            row: Of its database.
+            of: How many connections the transaction has.
+            prepares: It is about to prepare.
 
         Raises:
             NotSupported: The database cannot be asked, or the transaction is on several.
         """
         self.check(row)
-        if self._connection not in (None, connection):
+        if of > 1:
             raise errors.NotSupported(
                 "track_commit follows one COMMIT, and this transaction sends one to each of several databases",
-                hint="use a two-phase transaction, or one transaction for each",
+                hint="use one transaction for each",
             )
-        self._connection = connection
+        self.engine = connection.engine
         self._prepares = prepares
         if self._track is True and row.commit_number is not None:
             self._row = row
             self._number, self._life = connection.exec_driver_sql(row.commit_number).one()
-
-    def forget_connection(self) -> None:
-        """Before the tracker goes out with an error."""
-        self._connection = None
 
     def ask(self, connection: Connection) -> Outcome:
         """What became of it, asked on another connection."""

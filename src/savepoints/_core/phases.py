@@ -1,7 +1,14 @@
-"""Two-phase transactions where the database has statements of its own for their beginning and end (XA).
+"""Two-phase transactions: what is decided stays so, and statements that the database has of its own for them (XA).
 
-SQLAlchemy sends them as ordinary statements, and takes each for one that the server accepts in any state.
+SQLAlchemy sends these as ordinary statements, and takes each for one that the server accepts in any state. See Note
+[What is decided].
 """
+
+# Note [What is decided]
+# Once all have prepared and the first was told to commit, the transaction is committed, whatever becomes of that
+# COMMIT: each of them has promised to take it. SQLAlchemy would roll back those that are still prepared, and so store a
+# half for good. They are committed instead. What gives no answer is stored, or is still prepared and can be committed
+# by its name.
 
 from __future__ import annotations
 
@@ -14,17 +21,16 @@ from sqlalchemy.engine import Connection, TwoPhaseTransaction
 from sqlalchemy.exc import DBAPIError
 
 from savepoints._core import options, past
+from savepoints._core.stack import stack_of
 from savepoints._databases import Capabilities
 
 
 def answers(row: Capabilities, dialect: Any) -> Mapping[str, Any]:
     """The methods of a dialect that are answered from here."""
-    if not row.undo_unprepared:
-        return {}
-    return {
-        "do_begin_twophase": partial(_begin, row, dialect.do_begin_twophase),
-        "do_rollback_twophase": partial(_roll_back, row, dialect.do_rollback_twophase),
-    }
+    ends = {"do_rollback_twophase": partial(_roll_back, row, dialect.do_rollback_twophase)}
+    return ends | (
+        {"do_begin_twophase": partial(_begin, row, dialect.do_begin_twophase)} if row.undo_unprepared else {}
+    )
 
 
 def _begin(row: Capabilities, begin: Callable[[Connection, Any], None], connection: Connection, xid: Any) -> None:
@@ -46,7 +52,11 @@ def _roll_back(
     recover: bool = False,
 ) -> None:
     """Also after the server has ended it, and where it was to be prepared and a part of that was refused."""
-    if is_prepared:
+    stack = stack_of(connection)
+    if is_prepared and stack is not None and stack.decided:
+        connection.dialect.do_commit_twophase(connection, xid, is_prepared, recover)
+        return
+    if is_prepared or not row.undo_unprepared:
         proceed(connection, xid, is_prepared, recover)
         return
     dialect, dbapi_connection = connection.dialect, connection.connection

@@ -152,8 +152,14 @@ def implicit_commit(level: Level, words: str) -> errors.ImplicitCommit:
     return errors.ImplicitCommit(f"{words} would commit {called(level)} before its end")
 
 
-def unknown_outcome(level: Level, error: BaseException) -> errors.CommitOutcomeUnknown:
-    """COMMIT without an answer."""
+def unknown_outcome(level: Level, error: BaseException, *, of: int) -> errors.CommitOutcomeUnknown:
+    """COMMIT without an answer, or with one that comes too late: another of so many databases has committed."""
+    if of > 1:
+        return errors.CommitOutcomeUnknown(
+            f"the databases of {called(level)} were told to commit, and {type(error).__name__} came instead of"
+            " an answer of one of them",
+            hint="look in each of them; what is still prepared there can be committed by its name",
+        )
     return errors.CommitOutcomeUnknown(
         f"COMMIT of {called(level)} was sent and {type(error).__name__} came instead of an answer"
     )

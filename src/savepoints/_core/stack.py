@@ -69,6 +69,7 @@ class Stack:
         "begun",
         "capabilities",
         "cut",
+        "decided",
         "doubt",
         "due",
         "due_in",
@@ -88,7 +89,6 @@ class Stack:
         "rolling",
         "root",
         "runner",
-        "second_phase",
         "sent",
         "sessions",
         "settled",
@@ -136,7 +136,7 @@ class Stack:
         self.unsaved = False  # a savepoint was released, and nobody has committed yet
         self.restore: tuple[Callable[[], None], ...] = ()  # what was set for one transaction is put back by these
         self.tracker: Tracker | None = None  # it remembers what is needed to ask for the outcome of the COMMIT
-        self.second_phase = False  # all databases have prepared, and COMMIT PREPARED goes out
+        self.decided = False  # of several databases one has committed, or was told to: a refusal undoes it no more
         self.hooked = False  # a hook was registered: blocks without any pay next to nothing for them
         self.due: list[Hook] = []  # hooks to be run by the face, once the core has given back the turn
         self.due_in: Level = self.transaction  # the outermost level whose end has made them due

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ssl import SSLError
 
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from savepoints import _compat, errors
 from savepoints._databases.capabilities import Capabilities, Kind, RetryFrom, Rule, rule_of
@@ -25,6 +26,7 @@ _CLASSES = {
 
 _LOST = Rule(Kind.DISCONNECT, RetryFrom.TRANSACTION)
 _UNKNOWN = Rule(Kind.UNKNOWN_COMMIT)
+_NOT_NOW = Rule(Kind.UNAVAILABLE, RetryFrom.TRANSACTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ def _classified(error: BaseException, rows: Iterable[Capabilities]) -> Classific
         return None
     if isinstance(error, PendingRollbackError):
         return Classification(Kind.CONSEQUENCE)
+    if isinstance(error, PoolTimeout):  # all connections are in use, and nothing was begun
+        return Classification(*_NOT_NOW)
     if isinstance(error, DBAPIError):
         return _of_driver(error.orig, rows, error) if isinstance(error.orig, Exception) else None
     if isinstance(error, StatementError):  # made by SQLAlchemy before the driver was asked
