@@ -12,12 +12,25 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    create_engine,
+    text,
+)
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
 from savepoints import Report, load
-from savepoints._load.databases import postgresql
-from savepoints._load.databases.postgresql import copying
+from savepoints._load.databases import postgresql as way_to_load
+from savepoints._load.databases.postgresql import catalog, copying
+from tests.harness.world import World
 from tests.load.slowly import emptied
 from tests.servers import Postgres
 
@@ -161,12 +174,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the rows go in."""
     if request.param == "copied":
-        monkeypatch.setattr(postgresql, "FEW", 100)
+        monkeypatch.setattr(way_to_load, "FEW", 100)
     else:
-        monkeypatch.setattr(postgresql.Copying, "_why_staged", lambda self: "the test wants it")
+        monkeypatch.setattr(way_to_load.Copying, "_why_staged", lambda self: "the test wants it")
     if request.param == "staged as text":
         drivers = {name: driver._replace(options=False) for name, driver in copying.DRIVERS.items()}
-        monkeypatch.setattr(postgresql, "DRIVERS", drivers)
+        monkeypatch.setattr(way_to_load, "DRIVERS", drivers)
     return str(request.param)
 
 
@@ -278,3 +291,47 @@ def test_all_ways_to_write_a_moment(engine: Engine, kind: str) -> None:
     refused = {reject.number for reject in report.rejects}
     expected = {at for at, one in enumerate(parts) if not read[at] or loses(kind, *one)}
     assert sorted(values[at] for at in refused ^ expected) == []
+
+
+CELLS = MetaData()
+cells = Table(
+    "cells",
+    CELLS,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("at", postgresql.TIMESTAMP(precision=0)),
+    Column("code", String(3)),
+    Column("price", Numeric(5, 2)),
+)
+
+
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
+@pytest.mark.parametrize("temporary", [True, False])
+async def test_each_driver_asks(world: World, temporary: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rights to a temporary table, and without."""
+    with world.aside.begin() as connection:
+        CELLS.create_all(connection)
+    if not temporary:
+        monkeypatch.setattr(catalog, "read", without_stage(catalog.read))
+    moment = datetime.datetime(2024, 1, 2, 3, 4, 5)
+    rows = [
+        (1, moment, "abc", Decimal("1.230")),
+        (2, moment.replace(microsecond=500_000), "ab", None),
+        (3, moment.replace(tzinfo=UTC), "ab", None),
+        (4, moment, "ab  ", None),
+        (5, None, None, Decimal("1.239")),
+        (6, moment, "x", Decimal(7)),
+    ]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, cells, rows, max_rejected=100)
+        kinds = {one.number: (one.column, one.kind) for one in report.rejects}
+        assert kinds == {1: ("at", "type"), 2: ("at", "type"), 3: ("code", "length"), 4: ("price", "type")}
+        assert (report.algorithm != "bisection") is temporary
+
+
+def without_stage(read: Any) -> Any:
+    def bare(*arguments: Any, **options: Any) -> catalog.Rules:
+        rules: catalog.Rules = read(*arguments, **options)
+        rules.staged = False
+        return rules
+
+    return bare

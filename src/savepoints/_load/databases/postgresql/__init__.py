@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from math import sqrt
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -17,10 +18,11 @@ from savepoints._core.dialects import driver_connection
 from savepoints._load.algorithm import Algorithm, Job, Outcome
 from savepoints._load.bisect import Bisection
 from savepoints._load.databases.postgresql import catalog
+from savepoints._load.databases.postgresql.altered import Losses
 from savepoints._load.databases.postgresql.copying import DRIVERS, Destination, Driver, copy_in
 from savepoints._load.databases.postgresql.sql import send
 from savepoints._load.databases.postgresql.staging import Staging, Vanished, judge_error
-from savepoints._load.databases.postgresql.text import Writer, written
+from savepoints._load.databases.postgresql.text import Unwritable, Writer, written
 from savepoints._load.intake import Batch
 
 # Note [The size of a chunk]
@@ -67,13 +69,26 @@ def _put_off(job: Job, rules: catalog.Rules) -> None:
         send(job.connection, f"SET CONSTRAINTS {', '.join(later)} DEFERRED")
 
 
+def _unknown(value: Any) -> str:
+    """A value that only the driver can write: nothing is known of what becomes of it."""
+    raise Unwritable
+
+
 class Cautious(Bisection):
     """Without COPY, or without a stage."""
 
     def __init__(self, job: Job, rules: catalog.Rules, why: str) -> None:
         super().__init__(job, why)
         self._rules = rules
+        self._losses = Losses(job.connection, rules.columns, Writer(_unknown)) if rules.scripted else None
         _hasten(job, rules)
+
+    def load(self, batch: Batch) -> Outcome:
+        """Load what the columns would keep as it is."""
+        lost = {} if self._losses is None else self._losses.of(batch)
+        outcome = super().load(batch.without(lost) if lost else batch)
+        outcome.refused |= {batch.places[at]: tuple(reasons.values()) for at, reasons in lost.items()}
+        return outcome
 
     def finish(self) -> None:
         """Let constraints wait for COMMIT again."""
