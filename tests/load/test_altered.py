@@ -6,16 +6,31 @@ Each value is loaded into a column of the real server; what is stored, must mean
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    create_engine,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
 from savepoints import Report, load
-from savepoints._load.databases import postgresql
-from savepoints._load.databases.postgresql import copying
+from savepoints._load.databases import postgresql as way_to_load
+from savepoints._load.databases.postgresql import catalog, copying
+from tests.harness.world import World
 from tests.load.slowly import emptied
 from tests.servers import Postgres
 
@@ -108,13 +123,21 @@ KEPT: dict[str, list[tuple[Any, str]]] = {
         ("2024-01-02 00:00:00", "2024-01-02"),
         ("January 8, 1999", "1999-01-08"),
         ("20240102", "2024-01-02"),
+        ("2024.002", "2024-01-02"),
         ("300000-01-01", "300000-01-01"),
         ("infinity", "infinity"),
         (datetime.date(2024, 1, 2), "2024-01-02"),
         (datetime.datetime(2024, 1, 2), "2024-01-02"),
     ],
-    "time": [("03:04", "03:04:00"), ("040506", "04:05:06"), ("4:05 PM", "16:05:00"), ("24:00", "24:00:00"),
-             ("allballs", "00:00:00"), (datetime.time(3, 4), "03:04:00")],
+    "time": [
+        ("03:04", "03:04:00"),
+        ("040506", "04:05:06"),
+        ("2024.002", "20:24:00.002"),
+        ("4:05 PM", "16:05:00"),
+        ("24:00", "24:00:00"),
+        ("allballs", "00:00:00"),
+        (datetime.time(3, 4), "03:04:00"),
+    ],
     "timetz": [("03:04:05+02", "03:04:05+02")],
     "interval": [("1 day 02:03:04.5", "1 day 02:03:04.5"), ("1.1234567 hours", "01:07:24.44412")],
     "interval(0)": [("1.0 seconds", "00:00:01")],
@@ -151,12 +174,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the rows go in."""
     if request.param == "copied":
-        monkeypatch.setattr(postgresql, "FEW", 100)
+        monkeypatch.setattr(way_to_load, "FEW", 100)
     else:
-        monkeypatch.setattr(postgresql.Copying, "_why_staged", lambda self: "the test wants it")
+        monkeypatch.setattr(way_to_load.Copying, "_why_staged", lambda self: "the test wants it")
     if request.param == "staged as text":
         drivers = {name: driver._replace(options=False) for name, driver in copying.DRIVERS.items()}
-        monkeypatch.setattr(postgresql, "DRIVERS", drivers)
+        monkeypatch.setattr(way_to_load, "DRIVERS", drivers)
     return str(request.param)
 
 
@@ -164,7 +187,7 @@ def loaded(connection: Connection, kind: str, values: list[Any]) -> tuple[Report
     connection.exec_driver_sql("SET LOCAL TimeZone = 'UTC'")
     connection.exec_driver_sql(f"CREATE TABLE thing (id int PRIMARY KEY, cell {kind})")
     table = Table("thing", MetaData(), autoload_with=connection)
-    report = load(connection, table, list(enumerate(values)), max_rejected=100)
+    report = load(connection, table, list(enumerate(values)), max_rejected=len(values))
     found = connection.execute(text("SELECT id, CAST(cell AS text) FROM thing")).all()
     return report, {number: str(cell) for number, cell in found}
 
@@ -215,3 +238,100 @@ def test_a_file_in_a_form_of_its_own_is_kept(engine: Engine, way: str) -> None:
         assert (report.loaded, report.by_kind) == (11_988, {"type": 12})
         assert connection.scalar(text("SELECT count(*) FROM thing WHERE extract(year FROM day) >= 2000")) == 11_988
         whole.rollback()
+
+
+DAYS = ["", "2024-01-02", "20240102", "1/2/2024", "Jan 2 2024", "1999.008", "2024-01-02 BC"]
+HOURS = ["", "03:04", "03:04:05", "030405", "03:04:05.120", "03:04:05.1234567", "3:04 PM", "00:00", "24:00"]
+ZONES = ["", "Z", "+02", "-05:30", " +0000", " PST", " America/New_York", " UTC+3"]
+#: Of what a column keeps: the day, the hours, the zone, and so many digits of the second.
+KEEPS = {
+    "timestamp": (True, True, False, 6),
+    "timestamp(0)": (True, True, False, 0),
+    "timestamptz": (True, True, True, 6),
+    "timestamptz(1)": (True, True, True, 1),
+    "date": (True, False, False, 6),
+    "time": (False, True, False, 6),
+    "time(1)": (False, True, False, 1),
+    "timetz": (False, True, True, 6),
+}
+
+
+def loses(kind: str, day: str, hours: str, zone: str) -> bool:
+    """Whether the column would drop a part of it."""
+    keeps_day, keeps_hours, keeps_zone, digits = KEEPS[kind]
+    fraction = hours.partition(".")[2].rstrip("0")
+    return bool(
+        (day and not keeps_day)
+        or (hours not in ("", "00:00") and (day or ":" in hours) and not keeps_hours)  # digits alone may be a day
+        or (zone and not keeps_zone)
+        or (keeps_hours and len(fraction) > digits)
+    )
+
+
+def takes(connection: Connection, kind: str, value: str) -> bool:
+    """Whether the server reads it at all."""
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(f"SELECT '{value}'::text::{kind}")
+    except DBAPIError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", KEEPS)
+def test_all_ways_to_write_a_moment(engine: Engine, kind: str) -> None:
+    """Of what the server reads, exactly that is refused of which it drops a part."""
+    parts = [one for one in itertools.product(DAYS, HOURS, ZONES) if one[0] or one[1]]
+    values = [f"{f'{day} {hours}'.strip()}{zone}" for day, hours, zone in parts]
+    with engine.connect() as connection, connection.begin() as whole:
+        connection.exec_driver_sql("SET LOCAL TimeZone = 'UTC'")
+        read = [takes(connection, kind, value) for value in values]
+        report, _ = loaded(connection, kind, values)
+        whole.rollback()
+    refused = {reject.number for reject in report.rejects}
+    expected = {at for at, one in enumerate(parts) if not read[at] or loses(kind, *one)}
+    assert sorted(values[at] for at in refused ^ expected) == []
+
+
+CELLS = MetaData()
+cells = Table(
+    "cells",
+    CELLS,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("at", postgresql.TIMESTAMP(precision=0)),
+    Column("code", String(3)),
+    Column("price", Numeric(5, 2)),
+)
+
+
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
+@pytest.mark.parametrize("temporary", [True, False])
+async def test_each_driver_asks(world: World, temporary: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rights to a temporary table, and without."""
+    with world.aside.begin() as connection:
+        CELLS.create_all(connection)
+    if not temporary:
+        monkeypatch.setattr(catalog, "read", without_stage(catalog.read))
+    moment = datetime.datetime(2024, 1, 2, 3, 4, 5)
+    rows = [
+        (1, moment, "abc", Decimal("1.230")),
+        (2, moment.replace(microsecond=500_000), "ab", None),
+        (3, moment.replace(tzinfo=UTC), "ab", None),
+        (4, moment, "ab  ", None),
+        (5, None, None, Decimal("1.239")),
+        (6, moment, "x", Decimal(7)),
+    ]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, cells, rows, max_rejected=100)
+        kinds = {one.number: (one.column, one.kind) for one in report.rejects}
+        assert kinds == {1: ("at", "type"), 2: ("at", "type"), 3: ("code", "length"), 4: ("price", "type")}
+        assert (report.algorithm != "bisection") is temporary
+
+
+def without_stage(read: Any) -> Any:
+    def bare(*arguments: Any, **options: Any) -> catalog.Rules:
+        rules: catalog.Rules = read(*arguments, **options)
+        rules.staged = False
+        return rules
+
+    return bare

@@ -9,6 +9,8 @@ once, in larger pieces.
 from __future__ import annotations
 
 import re
+from math import sqrt
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -16,18 +18,25 @@ from savepoints._core.dialects import driver_connection
 from savepoints._load.algorithm import Algorithm, Job, Outcome
 from savepoints._load.bisect import Bisection
 from savepoints._load.databases.postgresql import catalog
+from savepoints._load.databases.postgresql.altered import Losses
 from savepoints._load.databases.postgresql.copying import DRIVERS, Destination, Driver, copy_in
 from savepoints._load.databases.postgresql.sql import send
 from savepoints._load.databases.postgresql.staging import Staging, Vanished, judge_error
-from savepoints._load.databases.postgresql.text import Writer, written
+from savepoints._load.databases.postgresql.text import Unwritable, Writer, written
 from savepoints._load.intake import Batch
 
-#: Rows of a chunk that is copied into the table itself: a part of those that went well since the last failure.
-CHUNK, LARGE_CHUNK, PART = 1000, 50_000, 16
+# Note [The size of a chunk]
+# A COPY costs as much as some 450 rows, for the server makes room for a thousand at once, and the client sends three
+# statements. A bad row costs half of its chunk, which is copied again. With one bad row among n the sum is least for
+# chunks of sqrt(2 * 450 * n) rows. A bad row costs some 1,450 rows more, for the two parts around it and for its own
+# judgement: where it is one among 16,000, all that comes to what the stage costs, a third of a COPY.
+
+#: Rows of a chunk that is copied into the table itself, and of its growth.
+CHUNK, LARGE_CHUNK, GROWTH = 1000, 50_000, 30
 #: Rows of a piece for the stage, once all rows go there.
 PIECE = 100_000
 #: So many bad rows, and one more for so many rows, are an exception.
-FEW, IN = 3, 3000
+FEW, IN = 2, 16_000
 #: A chunk is cut so often, then what is left of it goes to the stage.
 CUTS = 3
 
@@ -60,13 +69,26 @@ def _put_off(job: Job, rules: catalog.Rules) -> None:
         send(job.connection, f"SET CONSTRAINTS {', '.join(later)} DEFERRED")
 
 
+def _unknown(value: Any) -> str:
+    """A value that only the driver can write: nothing is known of what becomes of it."""
+    raise Unwritable
+
+
 class Cautious(Bisection):
     """Without COPY, or without a stage."""
 
     def __init__(self, job: Job, rules: catalog.Rules, why: str) -> None:
         super().__init__(job, why)
         self._rules = rules
+        self._losses = Losses(job.connection, rules.columns, Writer(_unknown)) if rules.scripted else None
         _hasten(job, rules)
+
+    def load(self, batch: Batch) -> Outcome:
+        """Load what the columns would keep as it is."""
+        lost = {} if self._losses is None else self._losses.of(batch)
+        outcome = super().load(batch.without(lost) if lost else batch)
+        outcome.refused |= {batch.places[at]: tuple(reasons.values()) for at, reasons in lost.items()}
+        return outcome
 
     def finish(self) -> None:
         """Let constraints wait for COMMIT again."""
@@ -86,7 +108,6 @@ class Copying:
         self._staging = Staging(job, driver, rules, self._writer)
         self._read = 0
         self._bad = 0
-        self._well = 0
         self.rows = CHUNK
         _hasten(job, rules)
         why = self._why_staged()
@@ -131,10 +152,9 @@ class Copying:
         """Send everything to the stage when bad rows are no exception any more."""
         self._read += read
         self._bad += bad
-        self._well = 0 if bad else self._well + read
         if not self._direct:
             return
-        self.rows = min(max(CHUNK, self._well // PART), LARGE_CHUNK)
+        self.rows = min(max(CHUNK, int(GROWTH * sqrt(self._read / (self._bad + 1)))), LARGE_CHUNK)
         if self._bad > FEW + self._read / IN:
             self._direct = False
             self.rows = PIECE

@@ -107,7 +107,10 @@ _FINE = r"x ~ '\.\d{6}\d*[1-9]'"
 _ZONED = "CAST(x AS timestamptz) <> CAST(x AS timestamp) AT TIME ZONE current_setting('TimeZone')"
 _OFFSET = "extract(timezone FROM CAST(x AS timetz)) <> extract(timezone FROM now())"
 _DATED = "CAST(x AS timestamp) - CAST(CAST(x AS date) AS timestamp) = CAST(CAST(x AS time) AS interval)"
-_TIMED = ("CAST(x AS timestamp) <> CAST(CAST(x AS date) AS timestamp)", "CAST(x AS time) <> '00:00'")
+_TIMED = (
+    "CAST(x AS timestamp) <> CAST(CAST(x AS date) AS timestamp)",
+    "CAST(x AS date) > '294276-12-31' AND CAST(x AS time) <> '00:00'",  # where no timestamp reaches
+)
 _NUMBER = "CAST(regexp_replace(x, '[^0-9.]|\\.(?=.*\\.)', '', 'g') AS numeric)"
 _WITH_COMMA = "CAST(replace(regexp_replace(x, '[^0-9,]|,(?=.*,)', '', 'g'), ',', '.') AS numeric)"
 _AMOUNT = f"abs(CAST(CAST(x AS money) AS numeric)) NOT IN ({_NUMBER}, {_WITH_COMMA})"

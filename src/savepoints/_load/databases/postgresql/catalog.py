@@ -84,7 +84,8 @@ class Rules:
         own_keys: The columns of the foreign keys to the table itself, by their names.
         policed: Row level security holds for this user.
         copied: COPY may be used on it: no rules, no such policies, an ordinary table.
-        staged: There is the right to temporary tables, and PL/pgSQL.
+        scripted: There is PL/pgSQL.
+        staged: There is the right to temporary tables, too.
     """
 
     oid: int
@@ -102,6 +103,7 @@ class Rules:
     own_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     policed: bool = False
     copied: bool = True
+    scripted: bool = True
     staged: bool = True
 
 
@@ -111,9 +113,9 @@ SELECT c.oid, c.relkind, row_security_active(c.oid) AS policed, c.relispartition
     ARRAY(SELECT DISTINCT a.attname::text FROM pg_constraint f JOIN pg_attribute a ON a.attrelid = c.oid
           AND a.attnum = ANY(f.confkey) WHERE f.confrelid = c.oid AND f.contype = 'f') AS referred,
     EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3') AS ruled,
-    has_database_privilege(current_database(), 'TEMP')
-        AND EXISTS (SELECT FROM pg_language l WHERE l.lanname = 'plpgsql' AND has_language_privilege(l.oid, 'USAGE'))
-        AS staged
+    has_database_privilege(current_database(), 'TEMP') AS temporary,
+    EXISTS (SELECT FROM pg_language l WHERE l.lanname = 'plpgsql' AND has_language_privilege(l.oid, 'USAGE'))
+        AS scripted
 FROM pg_class c, LATERAL (
     SELECT count(*) > 0 AS triggered, coalesce(bool_or(t.tgtype & 2 = 0 OR f.provolatile <> 'v'), false) AS around
     FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
@@ -185,7 +187,8 @@ def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
         one.attname: Column(one.attname, one.type, one.domain, one.collation, one.not_null, one.filled, one.exact)
         for one in listed
     }
-    rules = Rules(found.oid, columns, triggered=found.triggered, staged=found.staged)
+    rules = Rules(found.oid, columns, triggered=found.triggered, scripted=found.scripted)
+    rules.staged = found.temporary and found.scripted
     rules.generated = frozenset(one.attname for one in listed if one.generated)
     rules.referred = frozenset(found.referred)
     if found.around:

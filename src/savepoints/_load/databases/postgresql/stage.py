@@ -131,7 +131,7 @@ class Stage:
         gone = self.run(
             f"SELECT before, n FROM (SELECT {NUMBER} AS n, lag({NUMBER}, 1, -1) OVER (ORDER BY {NUMBER}) AS before"
             f" FROM (SELECT {NUMBER} FROM {self.name} UNION ALL SELECT {len(batch.rows)}) t) gaps WHERE n - before > 1"
-        )
+        ).all()
         return self.told(batch, [place for before, behind in gone for place in range(before + 1, behind)])
 
     def told(self, batch: Batch, places: Sequence[int]) -> dict[int, tuple[Reason, ...]]:
@@ -167,7 +167,7 @@ class Stage:
             f"SELECT CAST(r ->> 0 AS integer), e.* FROM json_array_elements({literal(json.dumps(rows))}) AS r,"
             f" LATERAL ({asked}) AS e(place, message, code) WHERE e.message IS NOT NULL"
         )
-        for number, at, message, code in self.run(sql):
+        for number, at, message, code in self.run(sql).all():
             yield number, self._reason(self._types[at], code, message)
 
     def _reason(self, one: Column, code: str, detail: str) -> Reason:

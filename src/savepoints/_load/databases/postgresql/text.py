@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from itertools import compress, count
-from operator import add, itemgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -199,9 +199,9 @@ class Written(NamedTuple):
 
     def numbered(self) -> Iterator[bytes]:
         """All of them, each with its index in front."""
-        mark = "{}\t" if self.batch.columns else "{}"
+        mark = "\t" if self.batch.columns else ""
         for start, block in zip(count(0, LINES), self.blocks, strict=False):
-            yield _message(list(map(add, map(mark.format, range(start, start + len(block))), block)))
+            yield _message([f"{number}{mark}{line}" for number, line in enumerate(block, start)])
 
     def without(self, out: Iterable[int]) -> Iterator[bytes]:
         """All but those at some indexes."""

@@ -152,7 +152,7 @@ class Judge:
             return
         columns = ", ".join(f"{sql} AS r{at}" for at, (sql, _) in enumerate(rules))
         where = " OR ".join(sql for sql, _ in rules)
-        for found in self._stage.run(f"SELECT {NUMBER}, {columns} FROM {self._stage.name} WHERE {where}"):
+        for found in self._stage.run(f"SELECT {NUMBER}, {columns} FROM {self._stage.name} WHERE {where}").all():
             number, *broken = found
             for breaks, (_, why) in zip(broken, rules, strict=True):
                 if breaks:
@@ -177,7 +177,9 @@ class Judge:
             self._stage.run(
                 f"SELECT s.{NUMBER} FROM {self._stage.name} s WHERE {self._given(one.columns)} AND NOT EXISTS"
                 f" (SELECT FROM {one.parent} p WHERE {self._equal(one.referred, one.columns)})"
-            ).scalars()
+            )
+            .scalars()
+            .all()
         )
 
     def orphans_within(self, one: ForeignKey) -> Mapping[int, list[int]]:
@@ -187,7 +189,7 @@ class Judge:
             f"SELECT s.{NUMBER}, q.{NUMBER} AS parent FROM {self._stage.name} s LEFT JOIN {self._stage.name} q ON"
             f" {self._equal(one.referred, one.columns).replace('p.', 'q.')} WHERE {self._given(one.columns)}"
             f" AND NOT EXISTS (SELECT FROM {one.parent} p WHERE {self._equal(one.referred, one.columns)})"
-        ):
+        ).all():
             found[at].extend(() if parent is None else (parent,))
         return found
 
@@ -219,7 +221,7 @@ class Judge:
         found = ", ".join(f"t.{quote(name)}" for name in primary) or "1"
         for number, *key in self._stage.run(
             f"SELECT s.{NUMBER}, {found} FROM {self._stage.name} s {self._beside(one)}"
-        ):
+        ).all():
             yield number, dict(zip(primary, key, strict=False))
 
     def _lies_beyond(self, one: Unique) -> bool:
@@ -259,7 +261,7 @@ class Judge:
         for number, first in self._stage.run(
             f"SELECT s.{NUMBER}, d.first FROM {self._stage.name} s JOIN (SELECT {names}, min({NUMBER}) AS first"
             f" FROM {self._stage.name} s {given} GROUP BY {names} HAVING count(*) > 1) d ON {self._same(one, 's', 'd')}"
-        ):
+        ).all():
             yield number, first
 
     def uniques(self) -> list[Unique]:
