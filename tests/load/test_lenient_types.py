@@ -344,7 +344,7 @@ async def test_a_value_is_kept_as_it_is_or_refused(world: World, kind: Kind, tmp
     bad = {at: value.kind for at, value in enumerate(values) if at >= len(kind.kept)}
     with world.aside.begin() as connection:
         for name in ("slow", "fast"):
-            connection.execute(text(f"CREATE TABLE {name} (id INT PRIMARY KEY, v {kind.sql})"))
+            connection.execute(text(f"CREATE TABLE {name} (id INT PRIMARY KEY, v {kind.sql} NOT NULL)"))
         told = slowly(connection, values)
         both = tables(connection, kind)
     refused = [told[at].kind is not None or told[at].stored is None for at in range(len(values))]
@@ -355,7 +355,7 @@ async def test_a_value_is_kept_as_it_is_or_refused(world: World, kind: Kind, tmp
             numbers = [at for at, value in enumerate(values) if isinstance(rows, list) or value.as_text() is not None]
             async with world.transaction(world.source, rollback=True) as target:
                 report = await world.load(target, table, rows, max_rejected=100, null=())
-                found = {numbers[one.number]: (one.kind, one.column) for one in report.rejects}
-                assert found == {at: (bad[at], "v") for at in bad if at in numbers}
+                found = {numbers[one.number]: [(why.kind, why.column) for why in one.reasons] for one in report.rejects}
+                assert found == {at: [(bad[at], "v")] for at in bad if at in numbers}
                 stored = await world.run_sync(target, _stored, "fast")
                 assert stored == {at: told[at].stored for at in range(len(kind.kept)) if at in numbers}

@@ -186,7 +186,9 @@ class Cutting:
         cells, unfit = self._literals.write(prepared.names, batch.rows)
         if unfit:
             for at, why in prepared.examiner.nulls(cells):
-                if at in unfit:
+                if at in unfit and all(
+                    one.column != why.column for one in unfit[at]
+                ):  # such a value is written as NULL
                     unfit[at].append(why)
             batch, cells = self._without(batch, cells, unfit, outcome)
         lines = prepared.lines(cells, len(batch.rows))

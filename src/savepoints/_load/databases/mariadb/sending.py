@@ -18,6 +18,8 @@ from savepoints._databases.mariadb_faults import FAULTS, named
 
 #: So many rows are sent at once; and so many bytes, where the server takes more.
 ROWS, BYTES = 2000, 4 << 20
+#: So many rows stand alone in one statement: the server takes longer for each the more there are.
+ALONE = 100
 #: A batch stops so often at a row, then others behind it are suspected as well: each stop costs all those behind it.
 STOPS = 4
 
@@ -131,6 +133,9 @@ class Sender:
         while at < len(lines):
             stop = self.fitting(lines, at, suspects)
             some = sorted(one for one in suspects if at <= one < stop)
+            if len(some) > ALONE:
+                stop = some[ALONE]
+                some = some[:ALONE]
             try:
                 if some:
                     self._compound(_Part(into, lines, at, stop, some), by_itself, sent)
