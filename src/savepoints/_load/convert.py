@@ -65,8 +65,10 @@ class Conversion:
         self._plain, self._parse = _rule(kind, dialect, from_text=from_text)
         if spans and isinstance(kind, types.Time):
             self._parse = _span
-        if isinstance(kind, (types.DateTime, types.Time)) and not (zones and kind.timezone):
+        self._zoneless = isinstance(kind, (types.DateTime, types.Time)) and not (zones and kind.timezone)
+        if self._zoneless:
             self._plain, self._parse = frozenset({_NONE}), _without_zone(self._parse)
+        self._read = _READ.get(self._parse)
         decorated = isinstance(kind, (types.TypeDecorator, types.Enum))
         self._served = served and not decorated and (from_text or not isinstance(kind, types.JSON))
         self._length = None if served or decorated else _length(kind)
@@ -86,6 +88,10 @@ class Conversion:
         kinds = set(map(type, cells))
         if self._processor is None:
             strange = kinds - self._plain
+            if self._zoneless and kinds <= _MOMENTS and not any([cell is not None and cell.tzinfo for cell in cells]):
+                return cells, {}
+            if strange == _TEXT and self._read is not None and kinds <= _TEXTS:
+                return self._texts(self._read, cells, kinds)
             if not strange:
                 if str not in kinds or self._served or self._fits(cells, kinds):
                     return cells, {}
@@ -105,6 +111,25 @@ class Conversion:
             return False
         text = "".join(found)
         return text.isascii() or encodes(text)
+
+    def _texts(self, read: Parse, cells: Sequence[Any], kinds: set[type]) -> tuple[Sequence[Any], Refused]:
+        """Texts, and NULLs among them: read as fast as Python can, and one by one only where that fails."""
+        text = "".join(cells if _NONE not in kinds else filter(None, cells))
+        if not text.isascii() or "_" in text:
+            return self._some(cells, range(len(cells)))
+        some = read if _NONE not in kinds else lambda cell: None if cell is None else read(cell)
+        done: list[Any] = []
+        refused: Refused = {}
+        rest = iter(cells)
+        while len(done) < len(cells):
+            try:
+                done.extend(map(some, rest))  # what was read before an error stays, and the rest begins behind it
+            except _UNFIT:
+                at = len(done)
+                found, why = self._some(cells[at : at + 1], (0,))
+                done.append(found[0])
+                refused |= {at + place: one for place, one in why.items()}
+        return done, refused
 
     def _one(self, cell: Any) -> Any:
         if cell is None:
@@ -165,6 +190,9 @@ def _length(kind: types.TypeEngine[Any]) -> int | None:
 
 _ANY: frozenset[type] = frozenset()
 _NONE = type(None)
+_TEXT = {str}
+_TEXTS = {str, _NONE}
+_MOMENTS = {datetime.datetime, _NONE}
 
 
 def _rule(kind: types.TypeEngine[Any], dialect: Dialect, *, from_text: bool) -> tuple[frozenset[type], Parse]:
@@ -197,24 +225,31 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def _digits(text: str) -> str:
+    """Python reads more than databases do: 1_000, and the digits of other scripts."""
+    if "_" in text or not text.isascii():
+        raise ValueError
+    return text
+
+
 def _integer(value: Any) -> int:
     if isinstance(value, (float, Decimal)):
         whole = int(value)
         if whole != value:
             raise ValueError
         return whole
-    return int(value) if isinstance(value, str) else operator.index(value)
+    return int(_digits(value)) if isinstance(value, str) else operator.index(value)
 
 
 def _float(value: Any) -> float:
     if isinstance(value, (bool, bytes)):
         raise TypeError
-    return float(value)
+    return float(_digits(value) if isinstance(value, str) else value)
 
 
 def _decimal(value: Any) -> Decimal | float:
     if isinstance(value, str):
-        return Decimal(value)
+        return Decimal(_digits(value))
     if isinstance(value, bool):
         raise TypeError
     return value if isinstance(value, float) else Decimal(operator.index(value))
@@ -222,7 +257,7 @@ def _decimal(value: Any) -> Decimal | float:
 
 def _narrowed(value: Any) -> float:
     """Where the driver knows no Decimal: only those that a float holds exactly, for nothing is altered in silence."""
-    exact = Decimal(value) if isinstance(value, str) else _decimal(value) if not isinstance(value, Decimal) else value
+    exact = value if isinstance(value, Decimal) else _decimal(value)
     narrow = float(exact)
     if isinstance(exact, Decimal) and exact.is_finite() and Decimal(repr(narrow)) != exact:
         raise ValueError
@@ -335,3 +370,6 @@ _RULES: dict[type[types.TypeEngine[Any]], tuple[tuple[type, ...], Parse]] = {
     types.LargeBinary: ((bytes,), _binary),
     types.String: ((str,), _text),
 }
+
+#: What reads text as fast as Python can; what it does not read, the rule looks at.
+_READ: dict[Parse, Parse] = {_integer: int, _float: float, _decimal: Decimal, _date: datetime.date.fromisoformat}
