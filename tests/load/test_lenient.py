@@ -242,6 +242,11 @@ async def test_rows_are_sent_in_as_many_bytes_as_the_server_takes(world: World) 
         report = await world.load(target, table, rows)
         assert [(one.number, one.kind) for one in report.rejects] == [(1, "length")]
         assert await count(target, table) == 11
+        wide = "y" * (most * 9 // 10)
+        rows += [(0, wide), (20, wide), (20, "x")]
+        report = await world.load(target, table, rows, on_conflict="update")
+        assert (report.loaded, report.updated, report.rejected) == (1, 13, 1)
+        assert await count(target, table) == 12
 
 
 async def test_names_of_any_sort(world: World) -> None:
