@@ -15,6 +15,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Integer,
+    Interval,
     MetaData,
     Numeric,
     String,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 
 from savepoints import BadInput, NotSupported, TransactionLost
@@ -240,6 +242,11 @@ async def test_rows_are_sent_in_as_many_bytes_as_the_server_takes(world: World) 
         report = await world.load(target, table, rows)
         assert [(one.number, one.kind) for one in report.rejects] == [(1, "length")]
         assert await count(target, table) == 11
+        wide = "y" * (most * 9 // 10)
+        rows += [(0, wide), (20, wide), (20, "x")]
+        report = await world.load(target, table, rows, on_conflict="update")
+        assert (report.loaded, report.updated, report.rejected) == (1, 13, 1)
+        assert await count(target, table) == 12
 
 
 async def test_names_of_any_sort(world: World) -> None:
@@ -259,6 +266,36 @@ async def test_names_of_any_sort(world: World) -> None:
         report = await world.load(target, table, rows, max_rejected=5000)
         assert report.loaded == await count(target, table) == 3000
         assert report.by_kind == {"foreign key": 334, "unique": 666, "check": 1000}
+
+
+async def test_values_of_updates(world: World) -> None:
+    """They are written as those of an INSERT, and in the order of the rows: the last one of a key stays."""
+    shifts = MetaData()
+    table = Table(
+        "shi%ft",
+        shifts,
+        Column("na%me", String(20), primary_key=True),
+        Column("lasts", Interval().with_variant(mysql.TIME(), "mysql", "mariadb")),
+        Column("place", Integer, unique=True),
+        Column("seen", Integer, default=1, onupdate=text("seen + 1")),
+    )
+    with world.aside.begin() as connection:
+        shifts.create_all(connection, checkfirst=False)
+    back = datetime.timedelta(minutes=-90)
+    names = ["it's 100%s", "a\\b%%", "x", "X"]
+    rows = [{"na%me": name, "lasts": back * at, "place": at} for at, name in enumerate(names)]
+    more = [{"na%me": name, "lasts": back, "place": 10 * at} for at, name in enumerate(names)]
+    more += [{"na%me": "x", "lasts": -back, "place": 0}, {"na%me": "new", "lasts": None, "place": 77}]
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, table, rows, on_conflict="update")
+        assert (report.loaded, report.updated) == (3, 1)
+        report = await world.load(target, table, more, on_conflict="update")
+        assert (report.loaded, report.updated) == (1, 4)
+        assert [(one.number, one.kind, one.constraint) for one in report.rejects] == [(4, "unique", "place")]
+        found = (await target.execute(text("SELECT * FROM `shi%ft` ORDER BY place"))).all()
+        assert [tuple(row) for row in found] == [
+            ("it's 100%s", back, 0, 2), ("a\\b%%", back, 10, 2), ("x", back, 30, 4), ("new", None, 77, 1),
+        ]  # fmt: skip
 
 
 async def test_a_mode_with_another_syntax(world: World) -> None:

@@ -6,7 +6,6 @@ Whole columns at a time, since most of them need nothing: that is what keeps a l
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import Enum as PythonEnum
@@ -17,7 +16,7 @@ from sqlalchemy import Column, types
 from sqlalchemy.engine import Dialect
 
 from savepoints._databases import Fault, capabilities
-from savepoints._load import numbers
+from savepoints._load import moments, numbers
 from savepoints._load.documents import parsed, serializable
 from savepoints._load.exact import Unreadable
 from savepoints._load.reasons import Reason, reason
@@ -30,12 +29,14 @@ class TooLong(ValueError):
     """A text has more characters than its column takes."""
 
 
-class Finer(ValueError):
-    """A value is finer, or further away, than Python's class for it tells."""
-
-
-class Zoned(ValueError):
-    """A time has a zone, which would be dropped."""
+#: What is told of values that do not fit.
+_TOLD: dict[type[Exception], tuple[Fault, str]] = {
+    TooLong: (Fault.LENGTH, "{name} is longer than {length} characters"),
+    moments.Zoned: (Fault.TYPE, "the value of {name} has a time zone, which would be dropped"),
+    moments.Finer: (Fault.TYPE, "Python has no value for what {name} holds"),
+    numbers.Rounded: (Fault.TYPE, "{name} would not keep all digits of the value"),
+}
+_UNFIT = Fault.TYPE, "the value of {name} does not fit its type {kind}"
 
 
 class Conversion:
@@ -63,9 +64,11 @@ class Conversion:
         digits = None if served else numbers.digits_of(kind)
         self._plain, self._parse = _rule(kind, dialect, digits, from_text=from_text, nans=row.nans)
         if row.spans and isinstance(kind, types.Time):
-            self._parse = _span
-        if isinstance(kind, (types.DateTime, types.Time)) and not (row.zones and kind.timezone):
-            self._plain, self._parse = frozenset({_NONE}), _without_zone(self._parse)
+            self._parse = moments.span
+        self._zoneless = isinstance(kind, (types.DateTime, types.Time)) and not (row.zones and kind.timezone)
+        if self._zoneless:
+            self._plain, self._parse = frozenset({_NONE}), moments.without_zone(self._parse)
+        self._read = _READ.get(self._parse)
         decorated = self._decorate is not None or isinstance(kind, (types.TypeDecorator, types.Enum))
         read_here = decorated or isinstance(kind, types.LargeBinary)
         self._served = served and not read_here and (from_text or not isinstance(kind, types.JSON))
@@ -86,14 +89,9 @@ class Conversion:
     def __call__(self, cells: Sequence[Any]) -> tuple[Sequence[Any], Refused]:
         """The cells as the driver takes them, and the reasons of those that do not fit."""
         kinds = set(map(type, cells))
-        if self._processor is None and self._decorate is None:
-            strange = kinds - self._plain
-            looked = self._looks.keys() & kinds - strange
-            if all(self._looks[kind](cells, kinds) for kind in looked):
-                if not strange:
-                    return cells, {}
-                # most cells need nothing, and only the others are looked at
-                return self._some(cells, [at for at, cell in enumerate(cells) if type(cell) in strange])
+        known = None if self._processor is not None or self._decorate is not None else self._known(cells, kinds)
+        if known is not None:
+            return known
         if Unreadable not in kinds:
             try:
                 return list(map(self._one, cells)), {}
@@ -103,6 +101,21 @@ class Conversion:
                 pass  # one after the other then, to find which
         return self._some(cells, range(len(cells)))
 
+    def _known(self, cells: Sequence[Any], kinds: set[type]) -> tuple[Sequence[Any], Refused] | None:
+        """The usual cases, a column at once: most cells need nothing. None: each has to be looked at."""
+        if self._zoneless and kinds <= _MOMENTS and not any([cell is not None and cell.tzinfo for cell in cells]):
+            return cells, {}
+        strange = kinds - self._plain
+        if strange == _TEXT and self._read is not None and kinds <= _TEXTS:
+            return self._texts(self._read, cells, kinds)
+        if not all(self._looks[kind](cells, kinds) for kind in self._looks.keys() & kinds - strange):
+            return None
+        return (
+            self._some(cells, [at for at, cell in enumerate(cells) if type(cell) in strange])
+            if strange
+            else (cells, {})
+        )
+
     def _fits(self, cells: Sequence[Any], kinds: set[type]) -> bool:
         """Whether no text is too long, or cannot be encoded."""
         found = _texts(cells, kinds)
@@ -110,6 +123,25 @@ class Conversion:
             return False
         text = "".join(found)
         return text.isascii() or encodes(text)
+
+    def _texts(self, read: Parse, cells: Sequence[Any], kinds: set[type]) -> tuple[Sequence[Any], Refused]:
+        """Texts, and NULLs among them: read as fast as Python can, and one by one only where that fails."""
+        text = "".join(cells if _NONE not in kinds else filter(None, cells))
+        if not text.isascii() or "_" in text:
+            return self._some(cells, range(len(cells)))
+        some = read if _NONE not in kinds else lambda cell: None if cell is None else read(cell)
+        done: list[Any] = []
+        refused: Refused = {}
+        rest = iter(cells)
+        while len(done) < len(cells):
+            try:
+                done.extend(map(some, rest))  # what was read before an error stays, and the rest begins behind it
+            except ValueError:
+                at = len(done)
+                found, why = self._some(cells[at : at + 1], (0,))
+                done.append(found[0])
+                refused |= {at + place: one for place, one in why.items()}
+        return done, refused
 
     def _one(self, cell: Any) -> Any:
         if cell is None and not self._nulls:
@@ -134,7 +166,7 @@ class Conversion:
         for at in places:
             try:
                 if type(cells[at]) is Unreadable:
-                    raise Finer
+                    raise moments.Finer
                 found[at] = self._one(cells[at])
             except MemoryError:
                 raise
@@ -149,19 +181,12 @@ class Conversion:
 
     def _reason(self, error: BaseException) -> Reason:
         name = self._column.name
-        if isinstance(error, TooLong):
-            found = reason(Fault.LENGTH, name, message=f"{name} is longer than {self._length} characters")
-        elif isinstance(error, Zoned):
-            found = reason(Fault.TYPE, name, message=f"the value of {name} has a time zone, which would be dropped")
-        elif isinstance(error, Finer):
-            found = reason(Fault.TYPE, name, message=f"Python has no value for what {name} holds")
-        elif isinstance(error, UnicodeError):
+        if isinstance(error, UnicodeError):
             found = reason(Fault.ENCODING, name)
-        elif isinstance(error, numbers.Rounded):
-            found = reason(Fault.TYPE, name, message=f"{name} would not keep all digits of the value")
         else:
-            wanted = type(self._column.type).__name__
-            found = reason(Fault.TYPE, name, message=f"the value of {name} does not fit its type {wanted}")
+            fault, told = next((words for cls, words in _TOLD.items() if isinstance(error, cls)), _UNFIT)
+            words = told.format(name=name, length=self._length, kind=type(self._column.type).__name__)
+            found = reason(fault, name, message=words)
         return self._reasons.setdefault(type(error), found)
 
 
@@ -188,6 +213,9 @@ def _length(kind: types.TypeEngine[Any]) -> int | None:
 # -- one rule for each type: which classes pass as they are, and how others are read
 
 _NONE = type(None)
+_TEXT = {str}
+_TEXTS = {str, _NONE}
+_MOMENTS = {datetime.datetime, _NONE}
 
 Decorate = Callable[[Any, Dialect], Any]
 
@@ -272,61 +300,6 @@ def _boolean(value: Any) -> bool:
     return bool(value)
 
 
-def _date(value: Any) -> datetime.date:
-    if isinstance(value, datetime.datetime):
-        if value.time() != datetime.time():
-            raise ValueError
-        return value.date()
-    return datetime.date.fromisoformat(value.strip())
-
-
-def _datetime(value: Any) -> datetime.datetime:
-    if isinstance(value, datetime.date):
-        return value if isinstance(value, datetime.datetime) else datetime.datetime.combine(value, datetime.time())
-    return datetime.datetime.fromisoformat(_in_microseconds(value))
-
-
-def _time(value: Any) -> datetime.time:
-    return datetime.time.fromisoformat(_in_microseconds(value))
-
-
-_FINER = re.compile(r"[.,]\d{6}0*[1-9]")
-
-
-def _in_microseconds(text: str) -> str:
-    """The text of a moment, if it is none between two microseconds: Python's reader cuts further digits off."""
-    if _FINER.search(text):
-        raise Finer
-    return text.strip()
-
-
-_SPAN = re.compile(r"\s*(-?)(\d+):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?\s*")
-
-
-def _span(value: Any) -> datetime.time | datetime.timedelta:
-    if isinstance(value, datetime.timedelta):
-        return value
-    found = _SPAN.fullmatch(value)
-    if found is None:
-        return _time(value)
-    sign, hours, minutes, seconds, rest = found.groups("0")
-    if max(int(minutes), int(seconds)) > 59:
-        raise ValueError
-    micros = int(rest.ljust(6, "0"))
-    span = datetime.timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds), microseconds=micros)
-    return -span if sign == "-" else span
-
-
-def _without_zone(parse: Parse) -> Parse:
-    def naive(value: Any) -> Any:
-        found = value if isinstance(value, (datetime.datetime, datetime.time)) else parse(value)
-        if getattr(found, "tzinfo", None) is not None:
-            raise Zoned
-        return found
-
-    return naive
-
-
 def _binary(value: Any) -> bytes:
     if isinstance(value, str):
         if value[:2] != "\\x":
@@ -373,29 +346,16 @@ def _enum(kind: types.Enum) -> Parse:
     return parse
 
 
-_DURATION = re.compile(r"(?:(-?[0-9]+) days?,?)?(?: ?([-+]?)([0-9]+):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,6})?))?")
-
-
-def _duration(value: Any) -> datetime.timedelta:
-    """Also as PostgreSQL and Python write one: 1 day 02:03:04.5."""
-    if isinstance(value, datetime.timedelta):
-        return value
-    found = _DURATION.fullmatch(value.strip())
-    if found is None or not value.strip():
-        raise ValueError
-    days, sign, *time = found.groups(default="0")
-    hours, minutes, seconds = int(time[0]), int(time[1]), Decimal(time[2])
-    spent = datetime.timedelta(hours=hours, minutes=minutes, microseconds=int(seconds.scaleb(6)))
-    return datetime.timedelta(days=int(days)) + (-spent if sign == "-" else spent)
-
-
 _RULES: dict[type[types.TypeEngine[Any]], tuple[tuple[type, ...], Parse]] = {
     types.Boolean: ((bool,), _boolean),
     types.Integer: ((int,), numbers.whole),
-    types.DateTime: ((datetime.datetime,), _datetime),
-    types.Date: ((datetime.date,), _date),
-    types.Time: ((datetime.time,), _time),
+    types.DateTime: ((datetime.datetime,), moments.moment),
+    types.Date: ((datetime.date,), moments.day),
+    types.Time: ((datetime.time,), moments.hour),
     types.LargeBinary: ((bytes,), _binary),
     types.String: ((str,), _text),
-    types.Interval: ((datetime.timedelta,), _duration),
+    types.Interval: ((datetime.timedelta,), moments.duration),
 }
+
+#: What reads text as fast as Python can; what it does not read, the rule looks at.
+_READ: dict[Parse, Parse] = {numbers.whole: int, moments.day: datetime.date.fromisoformat}

@@ -49,7 +49,14 @@ def whole(value: Any) -> int:
         if found != value:
             raise ValueError
         return found
-    return int(value) if isinstance(value, str) else int(operator.index(value))
+    return int(_digits(value)) if isinstance(value, str) else int(operator.index(value))
+
+
+def _digits(text: str) -> str:
+    """Python reads more than databases do: 1_000, and the digits of other scripts."""
+    if "_" in text or not text.isascii():
+        raise ValueError
+    return text
 
 
 def exact(value: Any) -> Decimal:
@@ -60,7 +67,7 @@ def exact(value: Any) -> Decimal:
         raise TypeError
     if isinstance(value, float):
         return Decimal(repr(value))
-    return Decimal(value if isinstance(value, str) else operator.index(value))
+    return Decimal(_digits(value) if isinstance(value, str) else operator.index(value))
 
 
 def decimal(digits: Digits | None, *, native: bool, nans: bool) -> Callable[[Any], Any]:
@@ -90,7 +97,7 @@ def floating(*, nans: bool) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         if isinstance(value, (bool, bytes)):
             raise TypeError
-        found = float(value)
+        found = float(_digits(value) if isinstance(value, str) else value)
         if isinf(found) and any(map(str.isdigit, str(value))):
             raise Rounded
         if isinstance(value, int) and found != value:

@@ -21,7 +21,7 @@ from savepoints._load.databases.mariadb.examine import Examiner, Found
 from savepoints._load.databases.mariadb.literals import Cells, Literals
 from savepoints._load.databases.mariadb.merging import Merging
 from savepoints._load.databases.mariadb.rules import ForeignKey, Rules, table_of
-from savepoints._load.databases.mariadb.sending import AFTER, ROWS, Into, Refusal, Sender
+from savepoints._load.databases.mariadb.sending import AFTER, ROWS, SPARE, Into, Refusal, Sender
 from savepoints._load.fields import by_expression
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
@@ -172,7 +172,7 @@ class Cutting:
         kept = [at for at in range(len(lines)) if at not in sure]
         some, written = [lines[at] for at in kept], [[column[at] for at in kept] for column in cells]
         among = {at for at, place in enumerate(kept) if place in suspects}
-        merging = Merging(self._job, prepared.into, batch.only(kept), written, some)
+        merging = Merging(self._job, prepared.into, self._sender, batch.only(kept), written, some)
         sent = self._sender.send(prepared.into, some, among, merging.alone)
         outcome.updated = len(sent.there)
         outcome.loaded = len(kept) - len(sent.there) - len(sent.refused)
@@ -186,13 +186,15 @@ class Cutting:
         cells, unfit = self._literals.write(prepared.names, batch.rows)
         if unfit:
             for at, why in prepared.examiner.nulls(cells):
-                if at in unfit:
+                if at in unfit and all(
+                    one.column != why.column for one in unfit[at]
+                ):  # such a value is written as NULL
                     unfit[at].append(why)
             batch, cells = self._without(batch, cells, unfit, outcome)
         lines = prepared.lines(cells, len(batch.rows))
         size = sum(map(len, lines))
         if size * 4 > self._sender.most:
-            room = self._sender.most - len(prepared.into.sql.encode()) - 2000
+            room = self._sender.most - len(prepared.into.sql.encode()) - SPARE
             why = reason(Fault.LENGTH, message="the row is longer than the server takes (max_allowed_packet)")
             long = {at: [why] for at, line in enumerate(lines) if len(line.encode(errors="surrogateescape")) > room}
             if long:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -150,14 +150,16 @@ class Examiner:
         """The same by one key."""
         if not self._place.keys() >= set(columns):
             return
-        keys = [[cells[self._place[name]][at].lower() for at in rows] for name in columns]
+        keys = [_lower([cells[self._place[name]][at] for at in rows]) for name in columns]
         if any(len(set(key)) == len(key) for key in keys):
             return
-        seen: set[tuple[str, ...]] = set()
-        for at, key in zip(rows, zip(*keys, strict=True), strict=True):
-            if key in seen and "null" not in key:
+        key: list[Any] = keys[0] if len(keys) == 1 else list(zip(*keys, strict=True))
+        twice = {one for one, count in Counter(key).items() if count > 1}
+        seen: set[Any] = set()
+        for at, one in [(at, one) for at, one in zip(rows, key, strict=True) if one in twice]:
+            if one in seen and "null" not in ((one,) if len(keys) == 1 else one):
                 yield at
-            seen.add(key)
+            seen.add(one)
 
     # -- reasons
 
@@ -240,3 +242,9 @@ class Examiner:
             Fault.FOREIGN_KEY, told, one.name, message=message, code="1452", detail=detail, parent=parent,
             because_of=because_of,
         )  # fmt: skip
+
+
+def _lower(texts: list[str]) -> list[str]:
+    """All at once, as far as that can be undone."""
+    found = "\n".join(texts).lower().split("\n")
+    return found if len(found) == len(texts) else [text.lower() for text in texts]

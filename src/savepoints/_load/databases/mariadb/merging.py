@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from savepoints._load.algorithm import Job
 from savepoints._load.databases.mariadb.literals import NULL, Cells
-from savepoints._load.databases.mariadb.sending import Into
+from savepoints._load.databases.mariadb.sending import COPIES, SPARE, Into, Sender
 from savepoints._load.intake import Batch
 from savepoints._load.statements import Statement, finding, overwriting
 
@@ -22,13 +22,15 @@ class Merging:
     Args:
         job: The load; its key tells what is the same row.
         into: Where rows go.
+        sender: Asks the server about a row that is too long to be sent in copies.
         batch: The rows.
         cells: The same, written, by columns.
         lines: The same, written.
     """
 
-    def __init__(self, job: Job, into: Into, batch: Batch, cells: Cells, lines: list[str]) -> None:
+    def __init__(self, job: Job, into: Into, sender: Sender, batch: Batch, cells: Cells, lines: list[str]) -> None:
         self._into = into
+        self._sender = sender
         self._lines = lines
         self._rows = list(zip(*cells, strict=True))
         dialect = job.connection.dialect
@@ -45,6 +47,9 @@ class Merging:
         update = "" if self._update is None else f"{_written(self._update, row)};"
         there = f"SET @savepoints_there = CONCAT(@savepoints_there, '{at},')"
         look = f"{_written(self._find, row)} LOCK IN SHARE MODE"  # what is there now, whatever the transaction sees
+        if COPIES * len(insert.encode(errors="surrogateescape")) + SPARE > self._sender.most:
+            # it is the first of its statement, so that all before it are there
+            return f"{there}; {update} SET alone = TRUE" if self._sender.ask(look) else insert
         return f"IF EXISTS ({look}) THEN {there}; {update} ELSE {insert}; END IF"
 
 

@@ -18,6 +18,10 @@ from savepoints._databases.mariadb_faults import FAULTS, named
 
 #: So many rows are sent at once; and so many bytes, where the server takes more.
 ROWS, BYTES = 2000, 4 << 20
+#: So many rows stand alone in one statement: the server takes longer for each the more there are.
+ALONE = 100
+#: So many bytes of a statement are not values; and so often those of a row are in it that may be updated.
+SPARE, COPIES = 4000, 3
 #: A batch stops so often at a row, then others behind it are suspected as well: each stop costs all those behind it.
 STOPS = 4
 
@@ -129,8 +133,11 @@ class Sender:
         by_itself = alone or (lambda at: into.sql + lines[at])
         at, stops = 0, 0
         while at < len(lines):
-            stop = self.fitting(lines, at, suspects)
+            stop = self.fitting(lines, at, suspects, 1 if alone is None else COPIES)
             some = sorted(one for one in suspects if at <= one < stop)
+            if len(some) > ALONE:
+                stop = some[ALONE]
+                some = some[:ALONE]
             try:
                 if some:
                     self._compound(_Part(into, lines, at, stop, some), by_itself, sent)
@@ -155,16 +162,17 @@ class Sender:
         code, text = (*cause.args, "")[:2]
         return Refusal(fault, code if isinstance(code, int) else 0, str(text))
 
-    def fitting(self, lines: list[str], start: int, suspects: set[int]) -> int:
-        """Where to end, so that rows and bytes are not too many for one statement."""
+    def fitting(self, lines: list[str], start: int, suspects: set[int], copies: int) -> int:
+        """Where to end, so that rows and bytes are not too many for one statement; suspects are there in copies."""
         stop = min(start + ROWS, len(lines))
         most = min(self.most, BYTES)
         size = sum(map(len, lines[start:stop]))
-        if size * 4 + 1000 * len(suspects) < most:  # a character has at most four bytes
+        if size * 4 * copies + 1000 * len(suspects) < most:  # a character has at most four bytes
             return stop
-        size = 2000
+        size = SPARE
         for at in range(start, stop):
-            size += len(lines[at].encode(errors="surrogateescape")) + 1 + (1000 if at in suspects else 0)
+            row = len(lines[at].encode(errors="surrogateescape")) + 1
+            size += row * copies + 1000 if at in suspects else row
             if size > most and at > start:
                 return at
         return stop
