@@ -116,6 +116,13 @@ def test_values_are_shown_if_asked_for(place: Place) -> None:
     assert "top secret" in place.load(place.file(), "--show-values").stdout
 
 
+def test_values_are_shown_as_files_have_them(place: Place) -> None:
+    file = place.file('{"id": 1, "name": null, "stock": 1.0, "code": "\\u001b[2J"}\n', "rows.jsonl")
+    result = place.load(file, "--show-values")
+    assert r"{'id': 1, 'name': None, 'stock': '1.0', 'code': '\x1b[2J'}" in result.stdout
+    assert result.stdout.startswith("product: 1 row read, 0 loaded")
+
+
 def test_rejects_are_written_and_can_be_loaded_again(place: Place) -> None:
     out = place.folder / "out.jsonl"
     result = place.load(place.file(), "--rejects", str(out))

@@ -111,6 +111,17 @@ def test_text_of_a_moment_between_microseconds(target: Connection, text: str) ->
     assert rows_of(target, moments) == [(2, NOON, None, None)]
 
 
+class Timestamp(datetime.datetime):
+    """As that of pandas, which takes itself for a datetime."""
+
+    nanosecond = 1
+
+
+def test_a_class_of_moments_with_nanoseconds(target: Connection) -> None:
+    report = load(target, moments, [{"id": 1, "moment": Timestamp(2024, 2, 29)}])
+    assert [(one.kind, one.column) for one in report.rejects] == [("type", "moment")]
+
+
 @pytest.mark.parametrize("kind", ["parquet", "feather", "arrow"])
 def test_a_damaged_file_ends_the_load(connection: Connection, tmp_path: Path, kind: str) -> None:
     count = 50_000

@@ -121,6 +121,7 @@ def test_a_line_that_is_no_row_is_none_later(tmp_path: Path, way: str) -> None:
         for _ in range(2):
             report = again(connection, word, report, way, tmp_path)
             assert [(one.number, one.row, one.kind) for one in report.rejects] == [(1, '"open', "structure")]
+            assert "quoted field is not closed" in report.rejects[0].message
         assert rows_of(connection, word) == [("better",), ("good",)]
 
 

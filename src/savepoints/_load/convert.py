@@ -245,11 +245,15 @@ def _date(value: Any) -> datetime.date:
 
 def _datetime(value: Any) -> datetime.datetime:
     if isinstance(value, datetime.date):
+        if getattr(value, "nanosecond", 0):  # of pandas
+            raise Finer
         return value if isinstance(value, datetime.datetime) else datetime.datetime.combine(value, datetime.time())
     return datetime.datetime.fromisoformat(_in_microseconds(value))
 
 
 def _time(value: Any) -> datetime.time:
+    if isinstance(value, datetime.time):
+        return value
     return datetime.time.fromisoformat(_in_microseconds(value))
 
 
@@ -265,7 +269,7 @@ def _in_microseconds(text: str) -> str:
 
 def _without_zone(parse: Parse) -> Parse:
     def naive(value: Any) -> Any:
-        found = value if isinstance(value, (datetime.datetime, datetime.time)) else parse(value)
+        found = parse(value)
         if found.tzinfo is not None:
             raise Zoned
         return found
