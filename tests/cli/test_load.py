@@ -260,6 +260,11 @@ def test_create_from_json(place: Place) -> None:
     assert columns == {"id": "BIGINT", "share": "DOUBLE", "tags": "JSON", "known": "BOOLEAN", "word": "TEXT"}
 
 
+def test_a_file_can_be_tried_without_a_database(place: Place) -> None:
+    result = place.load(place.file(CLEAN), "--create", "--dry-run", url="sqlite://", table="seen")
+    assert (result.exit_code, "2 loaded" in result.stdout) == (0, True), result.output
+
+
 def test_create_with_the_fields_that_are_taken(place: Place) -> None:
     file = place.file(",Number,word,more\n0,1,x,y\n", "named.csv")
     result = place.load(file, "--create", "--column", "Number=id", "--column", "word", table="seen")
@@ -346,6 +351,7 @@ NO_DATABASE = {
     "a file that is none": ("sqlite:///rows.csv", "sqlite:///rows.csv cannot be used: file is not a database"),
     "not a URL": ("nonsense", "this is not a database URL"),
     "no such file": ("sqlite:///no.db", "there is no database no.db"),
+    "in memory": ("sqlite://", "sqlite:// is a database in memory, gone when the command ends"),
     "unknown database": ("nonesuch://host/db", "nonesuch://host/db cannot be used: Can't load plugin"),
     "async driver": ("sqlite+aiosqlite:///shop.db", "aiosqlite is an async driver"),
     "password not escaped": ("postgresql+psycopg://u:s3@cret@127.0.0.1:1/db", "this is not a database URL"),
