@@ -13,6 +13,7 @@ from pyarrow import feather, parquet
 from sqlalchemy import Column, Connection, Date, DateTime, Integer, MetaData, Table, Time
 
 from savepoints import BadInput, load
+from tests.harness.world import World
 from tests.load.items import in_memory, item, rows_of
 
 metadata = MetaData()
@@ -82,6 +83,19 @@ def test_a_value_that_python_has_none_for(target: Connection, tmp_path: Path, ca
     ]
     place = moments.columns.keys().index(column)
     assert [(row[0], row[place]) for row in rows_of(target, moments)] == [(0, good), (2, None)]
+
+
+@pytest.mark.needs("core", "loader")
+async def test_on_each_database(world: World) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection, checkfirst=False)
+    async with world.transaction(world.source) as target:
+        for column in ("moment", "time"):
+            frame = TABLES["nanoseconds" if column == "moment" else "nanoseconds of a time"][0]
+            report = await world.load(target, moments, frame, rollback=True)
+            assert [(one.number, one.kind, one.column) for one in report.rejects] == [(1, "type", column)]
+            again = await world.load(target, moments, report.rejects)
+            assert [(one.number, one.kind, one.column) for one in again.rejects] == [(1, "type", column)]
 
 
 @pytest.mark.parametrize("way", ["memory", "jsonl", "csv"])

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from savepoints import Rejects, Report, load
+from tests.harness.world import World
 from tests.load.items import in_memory, item, rows_of
 
 metadata = MetaData()
@@ -125,7 +126,7 @@ def test_a_line_that_is_no_row_is_none_later(tmp_path: Path, way: str) -> None:
         assert rows_of(connection, word) == [("better",), ("good",)]
 
 
-VALUES = {
+VALUES: dict[str, Any] = {
     "id": 1,
     "word": "",
     "price": Decimal("1.50"),
@@ -143,6 +144,27 @@ def test_values_come_back(target: Connection, tmp_path: Path, way: str) -> None:
     report = rejected(target, typed, rows)
     assert again(target, typed, report, way, tmp_path).loaded == 3
     assert [dict(row._mapping) for row in target.execute(select(typed).order_by(typed.c.id))] == rows
+
+
+@pytest.mark.needs("core", "loader")
+@pytest.mark.parametrize("way", ["jsonl", "csv"])
+async def test_values_come_back_on_each_database(world: World, tmp_path: Path, way: str) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection, checkfirst=False)
+    values = {name: value for name, value in VALUES.items() if name not in ("data", "key")}
+    values["moment"] = VALUES["moment"].replace(microsecond=0)  # some columns keep no more
+    rows = [values, values | {"id": 2, "word": None, "day": None}, {"id": 3, "yes": True}]
+    out = tmp_path / f"rejects.{way}"
+    async with world.transaction(world.source) as target:
+        first = await world.load(target, typed, rows)
+        assert [str(one) for one in first.rejects] == []
+        before = (await target.execute(select(typed).order_by(typed.c.id))).all()
+        assert before[2].word == "none given"
+        assert (await world.load(target, typed, rows, rejects=out)).rejected == 3
+        await target.execute(typed.delete())
+        report = await world.load(target, typed, out)
+        assert [str(one) for one in report.rejects] == []
+        assert (await target.execute(select(typed).order_by(typed.c.id))).all() == before
 
 
 @WAYS
