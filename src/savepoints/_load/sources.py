@@ -117,7 +117,7 @@ def tried_again(reject: Reject) -> Any:
     if reject.names is None or isinstance(row, Mapping):
         return row
     told = f"the row has {len(row)} columns where {len(reject.names)} columns are expected"
-    return Broken(row, Fault.STRUCTURE, told, reject.names)
+    return Broken(row, Fault.STRUCTURE, told if len(row) != len(reject.names) else reject.message, reject.names)
 
 
 def null_of(*, text: bool) -> tuple[str, ...]:
