@@ -216,6 +216,26 @@ def test_broken_text_can_be_written(target: Connection, tmp_path: Path, way: str
     assert [(one.number, one.kind) for one in last.rejects] == [(0, "encoding"), (1, "encoding")]
 
 
+@WAYS
+def test_the_encoding_of_the_input_may_be_given_again(target: Connection, tmp_path: Path, way: str) -> None:
+    """Files of rejects have their own."""
+    file = tmp_path / "pairs.csv"
+    file.write_bytes("id,a\n1,Zo\u00eb\n".encode("latin-1"))
+    target.execute(pair.insert().values(id=1))
+    report = load(target, pair, file, encoding="latin-1")
+    for encoding in ("latin-1", "utf-16"):
+        target.execute(pair.delete())
+        assert again(target, pair, report, way, tmp_path, encoding=encoding).loaded == 1
+    assert rows_of(target, pair) == [(1, "Zo\u00eb", None)]
+
+
+@WAYS
+def test_names_like_formulas(target: Connection, tmp_path: Path, way: str) -> None:
+    report = rejected(target, pair, [{"id": 1, "=1+1": "x"}], columns={"id": "id", "=1+1": "a"})
+    assert again(target, pair, report, way, tmp_path, columns={"id": "id", "=1+1": "a"}).loaded == 1
+    assert rows_of(target, pair) == [(1, "x", None)]
+
+
 def test_a_cell_of_a_bad_byte_is_that_byte(target: Connection, tmp_path: Path) -> None:
     file, out = tmp_path / "pairs.csv", tmp_path / "out.csv"
     file.write_bytes(b"id,a\n1,caf\xe9\n")
@@ -230,7 +250,7 @@ def test_values_that_have_no_text_are_told_by_the_guide(tmp_path: Path) -> None:
         report = load(connection, item, [{"id": 1, "name": ["a", None], "size": {"b": Decimal("0.5")}}])
     kept.add(report.rejects[0])
     kept.write(tmp_path / "out.csv")
-    with (tmp_path / "out.csv").open(newline="") as file:
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig") as file:
         cells = list(csv.reader(file))[1]
     assert cells[-2:] == ['["a", null]', '{"b": {"$type": "decimal", "value": "0.5"}}']
 
@@ -240,7 +260,7 @@ def test_cells_of_a_spreadsheet_with_other_delimiters(target: Connection, tmp_pa
     report = rejected(target, pair, [(1, "one", None)])
     out = tmp_path / "out.csv"
     report.rejects.write(out)
-    rows = list(csv.reader(io.StringIO(out.read_text())))
+    rows = list(csv.reader(io.StringIO(out.read_text(encoding="utf-8-sig"))))
     with out.open("w", newline="") as file:
         csv.writer(file, delimiter=";").writerows(rows)
     assert load(target, pair, out).loaded == 1

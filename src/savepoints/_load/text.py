@@ -83,7 +83,7 @@ class CsvRejects:
     def __init__(self, file: Opened, records: Records, header: Sequence[str], *, text: bool) -> None:
         self._records = records
         self._path = file.path
-        self._names = tuple(header[len(REASONS) :])
+        self._names = tuple(unmarked(name) or "" for name in header[len(REASONS) :])
         self.null = null_of(text=text)
         self.share = file.share
         self.close = file.close
