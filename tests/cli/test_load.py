@@ -116,6 +116,13 @@ def test_values_are_shown_if_asked_for(place: Place) -> None:
     assert "top secret" in place.load(place.file(), "--show-values").stdout
 
 
+def test_values_are_shown_as_files_have_them(place: Place) -> None:
+    file = place.file('{"id": 1, "name": null, "stock": 1.0, "code": "\\u001b[2J"}\n', "rows.jsonl")
+    result = place.load(file, "--show-values")
+    assert r"{'id': 1, 'name': None, 'stock': '1.0', 'code': '\x1b[2J'}" in result.stdout
+    assert result.stdout.startswith("product: 1 row read, 0 loaded")
+
+
 def test_rejects_are_written_and_can_be_loaded_again(place: Place) -> None:
     out = place.folder / "out.jsonl"
     result = place.load(place.file(), "--rejects", str(out))
@@ -253,6 +260,11 @@ def test_create_from_json(place: Place) -> None:
     assert columns == {"id": "BIGINT", "share": "DOUBLE", "tags": "JSON", "known": "BOOLEAN", "word": "TEXT"}
 
 
+def test_a_file_can_be_tried_without_a_database(place: Place) -> None:
+    result = place.load(place.file(CLEAN), "--create", "--dry-run", url="sqlite://", table="seen")
+    assert (result.exit_code, "2 loaded" in result.stdout) == (0, True), result.output
+
+
 def test_create_with_the_fields_that_are_taken(place: Place) -> None:
     file = place.file(",Number,word,more\n0,1,x,y\n", "named.csv")
     result = place.load(file, "--create", "--column", "Number=id", "--column", "word", table="seen")
@@ -339,6 +351,7 @@ NO_DATABASE = {
     "a file that is none": ("sqlite:///rows.csv", "sqlite:///rows.csv cannot be used: file is not a database"),
     "not a URL": ("nonsense", "this is not a database URL"),
     "no such file": ("sqlite:///no.db", "there is no database no.db"),
+    "in memory": ("sqlite://", "sqlite:// is a database in memory, gone when the command ends"),
     "unknown database": ("nonesuch://host/db", "nonesuch://host/db cannot be used: Can't load plugin"),
     "async driver": ("sqlite+aiosqlite:///shop.db", "aiosqlite is an async driver"),
     "password not escaped": ("postgresql+psycopg://u:s3@cret@127.0.0.1:1/db", "this is not a database URL"),

@@ -13,6 +13,7 @@ from pyarrow import feather, parquet
 from sqlalchemy import Column, Connection, Date, DateTime, Integer, MetaData, Table, Time
 
 from savepoints import BadInput, load
+from tests.harness.world import World
 from tests.load.items import in_memory, item, rows_of
 
 metadata = MetaData()
@@ -84,6 +85,19 @@ def test_a_value_that_python_has_none_for(target: Connection, tmp_path: Path, ca
     assert [(row[0], row[place]) for row in rows_of(target, moments)] == [(0, good), (2, None)]
 
 
+@pytest.mark.needs("core", "loader")
+async def test_on_each_database(world: World) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection, checkfirst=False)
+    async with world.transaction(world.source) as target:
+        for column in ("moment", "time"):
+            frame = TABLES["nanoseconds" if column == "moment" else "nanoseconds of a time"][0]
+            report = await world.load(target, moments, frame, rollback=True)
+            assert [(one.number, one.kind, one.column) for one in report.rejects] == [(1, "type", column)]
+            again = await world.load(target, moments, report.rejects)
+            assert [(one.number, one.kind, one.column) for one in again.rejects] == [(1, "type", column)]
+
+
 @pytest.mark.parametrize("way", ["memory", "jsonl", "csv"])
 def test_it_is_not_rounded_later(target: Connection, tmp_path: Path, way: str) -> None:
     report = load(target, moments, TABLES["nanoseconds"][0])
@@ -109,6 +123,17 @@ def test_text_of_a_moment_between_microseconds(target: Connection, text: str) ->
     report = load(target, moments, [{"id": 1, "moment": text}, {"id": 2, "moment": "2024-02-29 12:00:00.000005000"}])
     assert [(one.number, one.kind, one.column) for one in report.rejects] == [(0, "type", "moment")]
     assert rows_of(target, moments) == [(2, NOON, None, None)]
+
+
+class Timestamp(datetime.datetime):
+    """As that of pandas, which takes itself for a datetime."""
+
+    nanosecond = 1
+
+
+def test_a_class_of_moments_with_nanoseconds(target: Connection) -> None:
+    report = load(target, moments, [{"id": 1, "moment": Timestamp(2024, 2, 29)}])
+    assert [(one.kind, one.column) for one in report.rejects] == [("type", "moment")]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "feather", "arrow"])

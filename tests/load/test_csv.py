@@ -216,6 +216,33 @@ def test_columns_without_a_name_may_be_empty(connection: Connection, tmp_path: P
     assert rows_of(connection) == [(1, "one", None), (3, "three", None)]
 
 
+@pytest.mark.parametrize("way", ["memory", "jsonl", "csv"])
+def test_columns_without_a_name_later(connection: Connection, tmp_path: Path, way: str) -> None:
+    """Empty ones do not matter; a value in one is not left out when its row is tried again, unless it may be."""
+    content = "id,name,,\n1,,,\n2,two,x,\n3,three,x,y\n"
+    report = loaded(connection, tmp_path, content.replace("1,,,", "0,zero,,\n1,,,"))
+    assert [one.number for one in report.rejects] == [1, 2, 3]
+    assert [one.row for one in report.rejects] == [
+        {"id": "1", "name": ""},
+        {"id": "2", "name": "two", "": "x"},
+        ["3", "three", "x", "y"],
+    ]
+    out = tmp_path / f"out.{way}"
+    if way != "memory":
+        report.rejects.write(out)
+    rows = report.rejects if way == "memory" else out
+    again = load(connection, item, rows)
+    assert [(one.number, one.kind) for one in again.rejects] == [(1, "not null"), (2, "structure"), (3, "structure")]
+    again = load(connection, item, rows, columns=["id", "name"])
+    assert [(one.number, one.kind) for one in again.rejects] == [(1, "not null"), (3, "structure")]
+
+
+def test_a_field_without_a_name(connection: Connection) -> None:
+    rows: list[dict[str, Any]] = [{"id": 1, "name": "one", "": None}, {"id": 2, "name": "two", "": 0}]
+    assert [one.number for one in load(connection, item, rows).rejects] == [1]
+    assert load(connection, item, rows[1:], columns=["id", "name"]).loaded == 1
+
+
 def test_a_column_without_a_name_that_has_values(connection: Connection, tmp_path: Path) -> None:
     """As pandas writes its index."""
     content = ",id,name\n0,1,one\n1,2,two\n"

@@ -227,11 +227,12 @@ def test_marked_cells_come_back(cell: str | None) -> None:
 )
 def test_no_cell_is_a_formula(cell: str, tmp_path: Path) -> None:
     kept = Rejects()
-    kept.add(Reject(0, None, {"a": cell, "n": "-5"}, (Reason("type", "no"),)))
+    kept.add(Reject(0, None, {cell: cell, "n": "-5"}, (Reason("type", "no"),)))
     kept.write(tmp_path / "out.csv")
-    with (tmp_path / "out.csv").open(newline="") as file:
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig") as file:
         head, row = csv.reader(file)
     assert head[0].startswith("reject.number")
+    assert head[-2:] == [f"'{cell}", "n"]
     assert row[-2:] == [f"'{cell}", "-5"]
 
 

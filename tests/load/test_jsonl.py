@@ -73,6 +73,22 @@ async def test_no_digit_is_lost(world: World, tmp_path: Path) -> None:
         assert found == [*map(Decimal, LONG), Decimal("0.5")]
 
 
+@pytest.mark.needs("core", "loader")
+async def test_numbers_by_their_columns_on_each_database(world: World, tmp_path: Path) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection, checkfirst=False)
+    file = tmp_path / "numbers.jsonl"
+    file.write_text(
+        '{"id": 1, "near": 0.1234567890123456789, "word": 1.10, "yes": true, "doc": {"a": [0.5, null, 1e2]}}\n'
+        '{"id": 2, "doc": {"a": 0.1234567890123456789}}\n{"id": 3, "near": NaN}\n'
+    )
+    async with world.transaction(world.source) as target:
+        report = await world.load(target, number, file)
+        found = (await target.execute(select(number.c.near, number.c.word, number.c.yes, number.c.doc))).all()
+    assert [(one.number, one.kind) for one in report.rejects] == [(1, "type"), (2, "structure")]
+    assert found == [(0.1234567890123456789, "1.10", True, {"a": [0.5, None, 100.0]})]
+
+
 @pytest.mark.parametrize(
     ("column", "text", "value"),
     [

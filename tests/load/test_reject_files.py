@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from savepoints import Rejects, Report, load
+from tests.harness.world import World
 from tests.load.items import in_memory, item, rows_of
 
 metadata = MetaData()
@@ -121,10 +122,11 @@ def test_a_line_that_is_no_row_is_none_later(tmp_path: Path, way: str) -> None:
         for _ in range(2):
             report = again(connection, word, report, way, tmp_path)
             assert [(one.number, one.row, one.kind) for one in report.rejects] == [(1, '"open', "structure")]
+            assert "quoted field is not closed" in report.rejects[0].message
         assert rows_of(connection, word) == [("better",), ("good",)]
 
 
-VALUES = {
+VALUES: dict[str, Any] = {
     "id": 1,
     "word": "",
     "price": Decimal("1.50"),
@@ -142,6 +144,27 @@ def test_values_come_back(target: Connection, tmp_path: Path, way: str) -> None:
     report = rejected(target, typed, rows)
     assert again(target, typed, report, way, tmp_path).loaded == 3
     assert [dict(row._mapping) for row in target.execute(select(typed).order_by(typed.c.id))] == rows
+
+
+@pytest.mark.needs("core", "loader")
+@pytest.mark.parametrize("way", ["jsonl", "csv"])
+async def test_values_come_back_on_each_database(world: World, tmp_path: Path, way: str) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection, checkfirst=False)
+    values = {name: value for name, value in VALUES.items() if name not in ("data", "key")}
+    values["moment"] = VALUES["moment"].replace(microsecond=0)  # some columns keep no more
+    rows = [values, values | {"id": 2, "word": None, "day": None}, {"id": 3, "yes": True}]
+    out = tmp_path / f"rejects.{way}"
+    async with world.transaction(world.source) as target:
+        first = await world.load(target, typed, rows)
+        assert [str(one) for one in first.rejects] == []
+        before = (await target.execute(select(typed).order_by(typed.c.id))).all()
+        assert before[2].word == "none given"
+        assert (await world.load(target, typed, rows, rejects=out)).rejected == 3
+        await target.execute(typed.delete())
+        report = await world.load(target, typed, out)
+        assert [str(one) for one in report.rejects] == []
+        assert (await target.execute(select(typed).order_by(typed.c.id))).all() == before
 
 
 @WAYS
@@ -193,6 +216,26 @@ def test_broken_text_can_be_written(target: Connection, tmp_path: Path, way: str
     assert [(one.number, one.kind) for one in last.rejects] == [(0, "encoding"), (1, "encoding")]
 
 
+@WAYS
+def test_the_encoding_of_the_input_may_be_given_again(target: Connection, tmp_path: Path, way: str) -> None:
+    """Files of rejects have their own."""
+    file = tmp_path / "pairs.csv"
+    file.write_bytes("id,a\n1,Zo\u00eb\n".encode("latin-1"))
+    target.execute(pair.insert().values(id=1))
+    report = load(target, pair, file, encoding="latin-1")
+    for encoding in ("latin-1", "utf-16"):
+        target.execute(pair.delete())
+        assert again(target, pair, report, way, tmp_path, encoding=encoding).loaded == 1
+    assert rows_of(target, pair) == [(1, "Zo\u00eb", None)]
+
+
+@WAYS
+def test_names_like_formulas(target: Connection, tmp_path: Path, way: str) -> None:
+    report = rejected(target, pair, [{"id": 1, "=1+1": "x"}], columns={"id": "id", "=1+1": "a"})
+    assert again(target, pair, report, way, tmp_path, columns={"id": "id", "=1+1": "a"}).loaded == 1
+    assert rows_of(target, pair) == [(1, "x", None)]
+
+
 def test_a_cell_of_a_bad_byte_is_that_byte(target: Connection, tmp_path: Path) -> None:
     file, out = tmp_path / "pairs.csv", tmp_path / "out.csv"
     file.write_bytes(b"id,a\n1,caf\xe9\n")
@@ -207,7 +250,7 @@ def test_values_that_have_no_text_are_told_by_the_guide(tmp_path: Path) -> None:
         report = load(connection, item, [{"id": 1, "name": ["a", None], "size": {"b": Decimal("0.5")}}])
     kept.add(report.rejects[0])
     kept.write(tmp_path / "out.csv")
-    with (tmp_path / "out.csv").open(newline="") as file:
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig") as file:
         cells = list(csv.reader(file))[1]
     assert cells[-2:] == ['["a", null]', '{"b": {"$type": "decimal", "value": "0.5"}}']
 
@@ -217,7 +260,7 @@ def test_cells_of_a_spreadsheet_with_other_delimiters(target: Connection, tmp_pa
     report = rejected(target, pair, [(1, "one", None)])
     out = tmp_path / "out.csv"
     report.rejects.write(out)
-    rows = list(csv.reader(io.StringIO(out.read_text())))
+    rows = list(csv.reader(io.StringIO(out.read_text(encoding="utf-8-sig"))))
     with out.open("w", newline="") as file:
         csv.writer(file, delimiter=";").writerows(rows)
     assert load(target, pair, out).loaded == 1

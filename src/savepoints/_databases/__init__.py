@@ -32,6 +32,7 @@ __all__ = [
     "classify",
     "embedded_file",
     "embedded_url",
+    "in_memory",
     "is_retryable",
     "knows_its_server",
 ]
@@ -92,6 +93,11 @@ def is_retryable(error: BaseException) -> bool:
 def embedded_url(file: Path, *, asynchronous: bool) -> URL:
     """The URL of a database in a file, which needs no server, for the sync or the async face."""
     return URL.create("sqlite+aiosqlite" if asynchronous else "sqlite+pysqlite", database=str(file))
+
+
+def in_memory(url: URL) -> bool:
+    """Whether such a database is gone with its connection."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
 
 def embedded_file(url: URL) -> Path | None:

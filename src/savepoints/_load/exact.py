@@ -97,6 +97,8 @@ def text_of(value: Any) -> str:
     """A value as a file without types has it, for the column's type to read."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"\\x{bytes(value).hex()}"
+    if isinstance(value, datetime.timedelta):
+        return str(value)
     found = plain(value)
     if isinstance(found, dict) and isinstance(found.get("value"), str):
         return str(found["value"])

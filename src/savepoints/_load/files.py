@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from savepoints import errors
+from savepoints._load.exact import MARK
 from savepoints._load.sources import Source
 
 Path_ = str | os.PathLike[str]
@@ -92,9 +93,11 @@ class Opened:
         self._size = os.fstat(raw.fileno()).st_size
         self.path = path
         # bytes that are no text stay in the cell as lone surrogates, so that only their row is refused
-        self._text = io.TextIOWrapper(
-            cast(Any, _unpacked(path, raw, encoding)), _codec(encoding), errors="surrogateescape", newline=""
-        )
+        binary: Any = _unpacked(path, raw, encoding)
+        codec = _codec(encoding)
+        if binary.peek(32).startswith((codecs.BOM_UTF8, f'{{"{MARK}"'.encode())):  # it says so itself
+            codec = "utf-8-sig"
+        self._text = io.TextIOWrapper(binary, codec, errors="surrogateescape", newline="")
 
     def lines(self, count: int) -> list[str]:
         """The next lines with their ends, so many unless the file is at its own."""

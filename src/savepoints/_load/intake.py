@@ -134,6 +134,7 @@ class Intake:
         self._wanted = wanted
         self._dialect = dialect
         self._null = null
+        self._nothing = (None, "", *null)
         self._convert = {self._column(name): function for name, function in convert.items()}
         self._served = served
         self._updates = updates
@@ -181,12 +182,11 @@ class Intake:
 
     def _refuse_nameless(self, piece: Piece) -> Sequence[int]:
         """The places of rows without values in columns that the header has no name for."""
-        nothing = (None, "", *self._null)
         width = len(self._source.names or ())
         kept: list[int] = []
         for at, row in enumerate(piece.taken.rows):
             full = _is_row(row) and len(row) == width
-            nameless = next((place for place in self._nameless if full and row[place] not in nothing), None)
+            nameless = next((place for place in self._nameless if full and row[place] not in self._nothing), None)
             if nameless is None:
                 kept.append(at)
             elif self._first and at == 0:
@@ -246,7 +246,7 @@ class Intake:
 
     def _alike(self, names: list[str], rows: list[Mapping[str, Any]]) -> tuple[Columns, list[Row]] | None:
         """The usual case: all rows have the same names."""
-        if set(map(len, rows)) != {len(names)} or not names:
+        if set(map(len, rows)) != {len(names)} or not names or (self._wanted.all and "" in names):
             return None
         try:
             columns = [self._wanted.of(name) for name in names]
@@ -270,6 +270,9 @@ class Intake:
                 column = self._wanted.of(name)
             except errors.BadInput as error:
                 piece.refuse(place, reason(Fault.STRUCTURE, message=error.message.partition(";")[0]))
+                return None
+            if column is None and not name and self._wanted.all and value not in self._nothing:
+                piece.refuse(place, reason(Fault.STRUCTURE, message="a field has a value and no name"))
                 return None
             if column in cells:
                 piece.refuse(place, reason(Fault.STRUCTURE, message=f"two fields are for column {column.name}"))

@@ -29,12 +29,16 @@ def day(value: Any) -> datetime.date:
 def moment(value: Any) -> datetime.datetime:
     """A moment; of a day, its beginning."""
     if isinstance(value, datetime.date):
+        if getattr(value, "nanosecond", 0):  # of pandas
+            raise Finer
         return value if isinstance(value, datetime.datetime) else datetime.datetime.combine(value, datetime.time())
     return datetime.datetime.fromisoformat(_in_microseconds(value))
 
 
 def hour(value: Any) -> datetime.time:
     """A time of the day."""
+    if isinstance(value, datetime.time):
+        return value
     return datetime.time.fromisoformat(_in_microseconds(value))
 
 
@@ -53,7 +57,7 @@ _SPAN = re.compile(r"\s*(-?)(\d+):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?\s*")
 
 def span(value: Any) -> datetime.time | datetime.timedelta:
     """A time of the day, or a span of more than a day or less than nothing: -100:30:00."""
-    if isinstance(value, datetime.timedelta):
+    if isinstance(value, (datetime.timedelta, datetime.time)):
         return value
     found = _SPAN.fullmatch(value)
     if found is None:
@@ -70,7 +74,7 @@ def without_zone(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The same, of what says nothing of a zone."""
 
     def naive(value: Any) -> Any:
-        found = value if isinstance(value, (datetime.datetime, datetime.time)) else parse(value)
+        found = parse(value)
         if getattr(found, "tzinfo", None) is not None:
             raise Zoned
         return found

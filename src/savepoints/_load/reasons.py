@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +61,7 @@ class Reject:
         """The row with the names of its cells, where it has as many as there are names; else as it was given."""
         if hasattr(self.row, "_asdict"):
             return self.row._asdict()
-        fits = self.names is not None and isinstance(self.row, (list, tuple)) and len(self.row) == len(self.names)
-        return dict(zip(self.names, self.row, strict=True)) if self.names is not None and fits else self.row
+        return by_name(self.row, self.names)
 
     @property
     def kind(self) -> str:
@@ -94,6 +93,16 @@ class Reject:
         return f"{where}: {self.message}"
 
     __repr__ = __str__
+
+
+def by_name(row: Any, names: Sequence[str] | None) -> Any:
+    """A row under the names of its cells; as it is where they are not as many, or two with a value have one name."""
+    if names is None or not isinstance(row, (list, tuple)) or len(row) != len(names):
+        return row
+    # a header may leave columns without a name, as long as nothing is in them
+    pairs = [(name, cell) for name, cell in zip(names, row, strict=True) if name or cell not in (None, "")]
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else row
 
 
 _SENTENCES = {

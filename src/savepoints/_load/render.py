@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from savepoints._load.exact import plain
+from savepoints._load.exact import text_of
 from savepoints._load.reasons import Reject
 from savepoints._model.levels import printable
 
@@ -25,7 +25,8 @@ def headline(report: Report) -> str:
     ]
     parts.append(f"{report.rejected:,} rejected")
     end = " (undone)" if report.undone else ""
-    return f"{printable(report.table)}: {report.read:,} rows read, {', '.join(parts)}{end}"
+    rows = "row" if report.read == 1 else "rows"
+    return f"{printable(report.table)}: {report.read:,} {rows} read, {', '.join(parts)}{end}"
 
 
 def counts(report: Report) -> Iterator[tuple[str, str]]:
@@ -53,8 +54,19 @@ def shown(reject: Reject, *, show_values: bool) -> tuple[str, str, str, str]:
     """Number, line, reasons, and the row where it may be shown."""
     line = "" if reject.line is None else str(reject.line)
     said = "; ".join(_said(one, show_values) for one in reject.reasons)
-    row = printable(str(plain(reject.row))) if show_values else ""
+    row = printable(str(_shown(reject.row))) if show_values else ""
     return str(reject.number), line, printable(said), row
+
+
+def _shown(row: Any) -> Any:
+    """A row whose values are as a file has them."""
+    if isinstance(row, Mapping):
+        return {name: _shown_cell(value) for name, value in row.items()}
+    return [*map(_shown_cell, row)] if isinstance(row, (list, tuple)) else _shown_cell(row)
+
+
+def _shown_cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, (str, int, float)) else text_of(value)
 
 
 def _said(one: Any, show_values: bool) -> str:
@@ -63,7 +75,7 @@ def _said(one: Any, show_values: bool) -> str:
         first = one.collides_with
         text += f" of row {first}" if isinstance(first, int) else " of a row in the table"
         if show_values and not isinstance(first, int):
-            text += f" {plain(first)}"
+            text += f" {_shown(first)}"
     if one.because_of is not None:
         text += f" because row {one.because_of} was rejected"
     if show_values and one.detail:

@@ -20,7 +20,7 @@ from savepoints._load.fields import Target, Wanted, target_of
 from savepoints._load.intake import Intake, Piece
 from savepoints._load.keys import key_of
 from savepoints._load.options import Options
-from savepoints._load.reasons import Reason, Reject
+from savepoints._load.reasons import Reason, Reject, by_name
 from savepoints._load.rejects import Rejects
 from savepoints._load.report import Report
 from savepoints._load.sources import Broken, Source, open_source
@@ -184,10 +184,8 @@ class _Run:
             return row.raw, row.names
         if not isinstance(row, (list, tuple)):
             return row, None
-        header = self._source.names
-        if header is not None and len(row) == len(header):
-            return dict(zip(header, row, strict=True)), None
-        return row, self._intake.names
+        named = by_name(row, self._source.names)
+        return (row, self._intake.names) if named is row else (named, None)
 
     def _check_limits(self, *, final: bool) -> None:
         """Stop where more rows are bad than was allowed."""

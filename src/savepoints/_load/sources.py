@@ -113,11 +113,11 @@ def tried_again(reject: Reject) -> Any:
     """The row of a reject, with the names that it had then: columns may be asked for in another order now."""
     row = _as_mapping(reject.named)
     if isinstance(row, str):
-        return Broken(row, Fault.STRUCTURE, "the row is still a line that could not be read")
+        return Broken(row, Fault.STRUCTURE, reject.message or "the row is a line that could not be read")
     if reject.names is None or isinstance(row, Mapping):
         return row
     told = f"the row has {len(row)} columns where {len(reject.names)} columns are expected"
-    return Broken(row, Fault.STRUCTURE, told, reject.names)
+    return Broken(row, Fault.STRUCTURE, told if len(row) != len(reject.names) else reject.message, reject.names)
 
 
 def null_of(*, text: bool) -> tuple[str, ...]:

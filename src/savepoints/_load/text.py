@@ -10,11 +10,12 @@ from savepoints._databases import Fault
 from savepoints._load.documents import NotJson, parsed
 from savepoints._load.exact import MARK, reject_from, restore
 from savepoints._load.files import Opened
-from savepoints._load.reasons import Reject
+from savepoints._load.reasons import Reject, reason
 from savepoints._load.records import Record, Records
 from savepoints._load.sources import Broken, Taken, null_of, tried_again
-from savepoints._load.written import REASONS, marks_of, unmarked_row
+from savepoints._load.written import REASONS, marks_of, unmarked, unmarked_row
 
+_MESSAGE = REASONS.index("reject.message")
 _DELIMITERS = ",;\t|"
 
 
@@ -82,7 +83,7 @@ class CsvRejects:
     def __init__(self, file: Opened, records: Records, header: Sequence[str], *, text: bool) -> None:
         self._records = records
         self._path = file.path
-        self._names = tuple(header[len(REASONS) :])
+        self._names = tuple(unmarked(name) or "" for name in header[len(REASONS) :])
         self.null = null_of(text=text)
         self.share = file.share
         self.close = file.close
@@ -94,7 +95,7 @@ class CsvRejects:
         for record, line in zip(*_with_cells(self._records, count), strict=True):
             try:
                 cells = [] if isinstance(record, Broken) else record
-                number, first, *_ = cells
+                number, first, *_, message = cells[: _MESSAGE + 1]
                 numbers.append(int(number))
                 lines.append(int(first) if first else None)
             except ValueError:
@@ -103,7 +104,8 @@ class CsvRejects:
                     hint="mend the line, or take it out",
                 ) from None
             row, names = unmarked_row(cells[len(REASONS) :], self._names)
-            rows.append(tried_again(Reject(numbers[-1], None, row, (), names)))
+            why = reason(Fault.STRUCTURE, message=unmarked(message))
+            rows.append(tried_again(Reject(numbers[-1], None, row, (why,), names)))
         return Taken(rows, numbers, lines.__getitem__)
 
 

@@ -33,7 +33,7 @@ _VALUES = "reject.number (of values)"  # instead, where the rows were no text
 # Note [Marked cells]
 # A spreadsheet runs a cell that begins like a formula (CWE-1236, OWASP ASVS 5.0 1.2.10), and rejected cells are the
 # least trusted there are. Such a cell gets an apostrophe in front, and so does one that begins with an apostrophe, so
-# that exactly one is taken off when the file is read back; plain numbers as -5 need none. A NULL is an empty cell, an
+# that exactly one is taken off when the file is read back, names of fields too; plain numbers as -5 need none. A NULL is an empty cell, an
 # empty text an apostrophe alone, and a field that the row does not have is `_LEFT_OUT`, which no value is marked as.
 # What was not read into cells stands behind all columns. The header's first name says that cells are marked, and
 # whether the rows were text: there an empty text stands for NULL. Values are written as text, which the types of the
@@ -125,9 +125,11 @@ def write(
     path = Path(file)
     way = _writer(path, format)
     check_file(file, format=format, overwrite=overwrite, source=source)
-    number, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
+    number, name = tempfile.mkstemp(prefix=".savepoints-", dir=path.parent)  # mode 0600
     try:
-        with os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+        # with the mark of UTF-8, which some spreadsheets want, and which says so whatever `encoding=` is given later
+        encoding = "utf-8-sig" if way is _write_csv else "ascii"
+        with os.fdopen(number, "w", encoding=encoding, errors="surrogateescape", newline="") as out:
             way(rejects, out)
         _put(name, path, overwrite)
     except BaseException:
@@ -194,7 +196,7 @@ def _write_jsonl(rejects: Rejects, out: IO[str]) -> None:
 def _write_csv(rejects: Rejects, out: IO[str]) -> None:
     writer = csv.writer(out, lineterminator="\r\n")
     head = tuple(dict.fromkeys(name for reject in rejects for name in _names(reject)))
-    writer.writerow([REASONS[0] if rejects.text else _VALUES, *REASONS[1:], *map(_written, head)])
+    writer.writerow([REASONS[0] if rejects.text else _VALUES, *REASONS[1:], *map(marked, head)])
     for reject in rejects:
         facts = (reject.number, reject.line, reject.kind, reject.column, reject.constraint, reject.code, reject.message)
         writer.writerow([*map(marked, facts), *_cells(reject, head)])

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, 
 from sqlalchemy.exc import SQLAlchemyError
 
 from savepoints import BadInput, LoadLimitExceeded, Report, SavepointsError, load, transaction
-from savepoints._databases import capabilities, embedded_file
+from savepoints._databases import capabilities, embedded_file, in_memory
 from savepoints._load.infer import table_for
 from savepoints._load.written import check_file
 from savepoints.cli.screen import Screen, warn
@@ -128,6 +128,8 @@ def _run(order: Order) -> Exit:
 def _database(url: URL, order: Order) -> Iterator[Engine]:
     """An engine; a file that was made for a load that came to nothing is deleted again."""
     with ExitStack() as afterwards:
+        if in_memory(url) and not order.dry_run:
+            raise CannotRun(f"{called(url)} is a database in memory, gone when the command ends: name a file")
         file = embedded_file(url)
         if file is not None and not file.exists():
             if not order.create:
