@@ -11,6 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import feather, parquet
 from sqlalchemy import Column, Connection, Date, DateTime, Integer, MetaData, Table, Time
+from sqlalchemy.dialects import mysql
 
 from savepoints import BadInput, load
 from tests.harness.world import World
@@ -21,9 +22,9 @@ moments: Table = Table(
     "moments",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("moment", DateTime),
+    Column("moment", DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")),
     Column("day", Date),
-    Column("time", Time),
+    Column("time", Time().with_variant(mysql.TIME(fsp=6), "mysql", "mariadb")),
 )
 
 
