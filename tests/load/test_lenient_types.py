@@ -276,6 +276,8 @@ KINDS = [
         refused=[words("c"), words("ab"), words("a,B"), words("9")],
         altered=[words("A"), words("b"), words("1"), words("a ")],
     ),
+    Kind(r"ENUM('b\\c','ä','x)','q\"')", Text(), kept=[Value("b\\c", r"'b\\c'"), words("ä"), words("x)"), words('q"')],
+         refused=[words("bc"), words("b")]),
     Kind(
         "SET('a','B','it''s')",
         mysql.SET("a", "B", "it's"),
