@@ -32,12 +32,12 @@ _VALUES = "reject.number (of values)"  # instead, where the rows were no text
 
 # Note [Marked cells]
 # A spreadsheet runs a cell that begins like a formula (CWE-1236, OWASP ASVS 5.0 1.2.10), and rejected cells are the
-# least trusted there are. Such a cell gets an apostrophe in front, and so does one that begins with an apostrophe, so
-# that exactly one is taken off when the file is read back, names of fields too; plain numbers as -5 need none. A NULL
-# is an empty cell, an empty text an apostrophe alone, and a field that the row does not have is `_LEFT_OUT`, which no
-# value is marked as. What was not read into cells stands behind all columns. The header's first name says that cells
-# are marked, and whether the rows were text: there an empty text stands for NULL. Values are written as text, which the
-# types of the columns read again; JSON Lines keep what they were.
+# least trusted there are, the names of their fields too. Such a cell gets an apostrophe in front, and so does one that
+# begins with an apostrophe, so that exactly one is taken off when the file is read back; plain numbers as -5 need none.
+# A NULL is an empty cell, an empty text an apostrophe alone, and a field that the row does not have is `_LEFT_OUT`,
+# which no value is marked as. What was not read into cells stands behind all columns. The header's first name says that
+# cells are marked, and whether the rows were text: there an empty text stands for NULL. Values are written as text,
+# which the types of the columns read again; JSON Lines keep what they were.
 
 _LEFT_OUT = "'(left out)"
 _FORMULA = (
