@@ -193,7 +193,7 @@ class _Run:
             served=self._algorithm.served,
             zones=row.zones,
             nans=row.nans,
-            updates=options.on_conflict == "update",
+            updates=key if options.on_conflict == "update" else (),
         )
         self._told = 0.0
         self._looked = False  # whether it is the wrong file

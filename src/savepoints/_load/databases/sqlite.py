@@ -164,7 +164,7 @@ class OneStatement:
                 if updates and examiner.collision(row, self._key) is not None:
                     refused = next(examiner.orphaned(row, self._deferred), None)
                     if refused is None and update is not None:
-                        cursor.execute(update.sql, update.one(row))
+                        cursor.execute(update.sql, update.one(batch.changed(at)))
                     outcome.updated += refused is None
                 else:
                     refused = self._one_more(cursor, statement.sql, rows[at], row, examiner)
@@ -205,7 +205,7 @@ class OneStatement:
         capabilities = self._job.capabilities
         if capabilities.standing(driver) is Aftermath.LOST:
             raise error
-        unfit = examiner.unbound(row)
+        unfit = next(examiner.unbound(row), None)
         if unfit is not None:  # the driver may tell the error of the statement before in place of its own
             self._enter(row, place, unfit, outcome, examiner)
             return

@@ -71,7 +71,7 @@ class Merging:
         try:
             if self._find is not None and self._is_there(self._find, row):
                 if self._update is not None:
-                    self._sender.ask(self._update.sql, self._update.one(row))
+                    self._sender.ask(self._update.sql, self._update.one(self._batch.changed(at)))
                 outcome.updated += 1
                 return None
         except DBAPIError as error:
