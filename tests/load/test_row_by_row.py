@@ -65,6 +65,8 @@ KNOWN = [
     ),
     # a text that cannot be sent, and more that is wrong
     Case(TWO_KEYS, ({"a": 1, "s": "x"},), ({"a": "", "s": "\ud800"}, {"a": None, "s": "\ud800"}), on_conflict="update"),
+    # a number that the driver cannot send
+    Case(TWO_KEYS, (), ({"a": 0, "s": "x"}, {"a": 2**70, "s": "y"}, {"a": 2**70, "s": "\ud800"}, {"a": 3, "s": "z"})),
     # a column that is left out is not NULL
     Case(Schema((Field("a", False), Field("b", False, "server"))), (), ({"a": 1}, {"a": 2, "b": None}, {"a": 3})),
 ]

@@ -30,8 +30,6 @@ _BRACES = str.maketrans({"{": "{{", "}": "}}"})
 UNIQUE = Fault.UNIQUE.value
 _BOUND = frozenset({int, float, str, bytes, type(None)})
 
-_UNBOUND = (Fault.TYPE, Fault.ENCODING)
-
 
 @lru_cache(1000)
 def _names(text: str) -> tuple[str, ...]:
@@ -212,13 +210,13 @@ class Examiner:
             orphan = self._only_orphan(row, code)
             if orphan is not None:
                 return orphan
-        column, constraint = self._named(row, fault, text)
+        column, constraint = self._named(fault, text)
         found = reason(fault, column, constraint, code=code, detail=text)
         if fault in (Fault.NOT_NULL, Fault.CHECK):
             self.same[text] = (found,)
         return found
 
-    def _named(self, row: Row, fault: Fault, text: str) -> tuple[str | None, str | None]:
+    def _named(self, fault: Fault, text: str) -> tuple[str | None, str | None]:
         """The column and the constraint of an error."""
         told = text.partition("constraint failed: ")[2]
         if fault is Fault.NOT_NULL:
@@ -227,30 +225,22 @@ class Examiner:
             return None, self._rules.checks.get(told, told)
         if fault is Fault.TYPE and (strict := _STRICT.search(text)):
             return strict[1].rpartition(".")[2], None
-        return (self._unbound(row) if fault in _UNBOUND else None), None
+        return None, None
 
     def _only_orphan(self, row: Row, code: str | None) -> Reason | None:
         if len(self._enforced) == 1:
             return self._orphan(self._enforced[0], row, code)
         return next(self.orphaned(row, self._enforced), None)
 
-    def unbound(self, row: Row) -> Reason | None:
+    def unbound(self, row: Row) -> Iterator[Reason]:
         """What is wrong with a row that the driver cannot even send."""
-        name = self._unbound(row)
-        if name is None:
-            return None
-        return reason(Fault.ENCODING if isinstance(row[self._place[name]], str) else Fault.TYPE, name)
-
-    def _unbound(self, row: Row) -> str | None:
-        """Which cell the driver could not bind."""
         if _BOUND.issuperset(map(type, row)) and all(map(_is_bound, row)):
-            return None
+            return
         for name, at in self._place.items():
             try:
                 self._ask("SELECT ?", (row[at],))
             except Exception:
-                return name
-        return None
+                yield reason(Fault.ENCODING if isinstance(row[at], str) else Fault.TYPE, name)
 
     def duplicates(self, told: Sequence[tuple[Row, str, str | None]]) -> Iterator[Reason]:
         """The reasons of rows, from what SQLite said of them and its code."""
@@ -342,19 +332,16 @@ class Examiner:
 
     def others(self, row: Row, known: Reason) -> Iterator[Reason]:
         """What else is wrong with a row; the rule that is known already is left out."""
-        for why in self._broken(row, bound=known.kind not in (Fault.TYPE.value, Fault.ENCODING.value)):
+        for why in self._broken(row):
             if (why.kind, why.column, why.constraint) != (known.kind, known.column, known.constraint):
                 yield why
 
-    def _broken(self, row: Row, *, bound: bool) -> Iterator[Reason]:
+    def _broken(self, row: Row) -> Iterator[Reason]:
         for at, why in self._needed.items():
             if row[at] is None:
                 yield why
-        unfit = self._unbound(row) if bound else None
-        if unfit is not None:
-            yield reason(Fault.TYPE, unfit)
-        elif bound:  # a value that cannot be bound cannot be asked about
-            yield from self._asked(row)
+        # a value that cannot be bound cannot be asked about
+        yield from [*self.unbound(row)] or self._asked(row)
 
     def _asked(self, row: Row) -> Iterator[Reason]:
         for constraint, sql in self._checks.items():
