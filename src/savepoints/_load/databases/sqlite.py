@@ -159,10 +159,12 @@ class OneStatement:
         rows = statement.parameters(batch.rows)
         updates = self._job.on_conflict == "update"
         update = overwriting(self._job.table, batch, self._job.key, self._connection.dialect) if updates else None
+        given = {column.name for column in batch.given}  # an update leaves the others as they were
+        referring = [one for one in self._deferred if given.issuperset(one.columns)]
         for at, (place, row) in enumerate(zip(batch.places, batch.rows, strict=True)):
             try:
                 if updates and examiner.collision(row, self._key) is not None:
-                    refused = next(examiner.orphaned(row, self._deferred), None)
+                    refused = next(examiner.orphaned(row, referring), None)
                     if refused is None and update is not None:
                         cursor.execute(update.sql, update.one(batch.changed(at)))
                     outcome.updated += refused is None
@@ -181,7 +183,8 @@ class OneStatement:
             return self._and_look(cursor, sql, parameters, examiner)
         orphaned = next(examiner.orphaned(row, self._deferred), None)
         if orphaned is not None:
-            return orphaned
+            # a duplicate is one before its parent is looked for
+            return self._and_look(cursor, sql, parameters, examiner) if self._job.on_conflict == "skip" else orphaned
         cursor.execute(sql, parameters)
         return None if cursor.rowcount else _left_out()
 
