@@ -318,21 +318,20 @@ class Intake:
     def _add_more(
         self, piece: Piece, columns: Columns, cells: list[Sequence[Any]], bad: set[int], places: Sequence[int]
     ) -> None:
-        """Of a row that is refused anyway: what else the client can tell."""
+        """Of a row that is refused anyway: what else the driver, or any database, would say of its values."""
         for column, values in zip(columns, cells, strict=True):
+            is_number = isinstance(column.type, Integer)
+            if column.nullable and not is_number:
+                continue
             for at in bad:
-                why = _untold(column, values[at])
+                value = values[at]
+                if value is None:
+                    why = None if column.nullable else reason(Fault.NOT_NULL, column.name)
+                else:
+                    too_long = is_number and type(value) is int and value.bit_length() > 64
+                    why = reason(Fault.TYPE, column.name) if too_long else None
                 if why is not None and all(one.column != column.name for one in piece.refused[places[at]]):
                     piece.refuse(places[at], why)
-
-
-def _untold(column: Column[Any], value: Any) -> Reason | None:
-    """What the driver, or any database, would say of a value."""
-    if value is None:
-        return None if column.nullable else reason(Fault.NOT_NULL, column.name)
-    if isinstance(column.type, Integer) and isinstance(value, int) and value.bit_length() > 64:
-        return reason(Fault.TYPE, column.name)
-    return None
 
 
 def _runs(rows: list[Any]) -> Iterator[tuple[bool, Sequence[int]]]:

@@ -14,7 +14,7 @@ from savepoints._core.raw import driver_work
 from savepoints._databases import Aftermath, Fault
 from savepoints._load.algorithm import Job, Outcome
 from savepoints._load.databases.sqlite_affinity import Affinities
-from savepoints._load.databases.sqlite_rules import UNIQUE, Examiner, Rules
+from savepoints._load.databases.sqlite_rules import CONSTRAINT, UNIQUE, Examiner, Rules
 from savepoints._load.intake import Batch, Columns, Row
 from savepoints._load.reasons import Reason, reason
 from savepoints._load.statements import Statement, insertion, overwriting
@@ -58,6 +58,8 @@ class OneStatement:
         self._of_columns: dict[Columns, tuple[Statement, Examiner]] = {}
         self._slow = self._leaves_out or bool(self._deferred) or job.on_conflict == "update"
         self._duplicates: list[tuple[int, Row, str, str | None]] = []
+        self._judgements: dict[str, tuple[Fault, str | None]] = {}
+        self._text = ""  # of the last error
         self._cursor: Any = None
         self._report()
 
@@ -205,27 +207,40 @@ class OneStatement:
         self, driver: Any, row: Row, place: int, error: Exception, outcome: Outcome, examiner: Examiner
     ) -> None:
         """Enter a refused row; an error that is not its fault passes, and so does one that ended the transaction."""
-        capabilities = self._job.capabilities
-        if capabilities.standing(driver) is Aftermath.LOST:
+        if self._job.capabilities.standing(driver) is Aftermath.LOST:
             raise error
-        unfit = next(examiner.unbound(row), None)
-        if unfit is not None:  # the driver may tell the error of the statement before in place of its own
-            self._enter(row, place, unfit, outcome, examiner)
-            return
-        known = examiner.same.get(str(error))
+        text = str(error)
+        again, self._text = text == self._text, text
+        if again or CONSTRAINT not in text:
+            # the driver may tell the error of the statement before in place of its own
+            unfit = next(examiner.unbound(row), None)
+            if unfit is not None:
+                self._enter(row, place, unfit, outcome, examiner)
+                return
+        known = examiner.same.get(text)
         if known is not None and self._examined >= EXAMINED:
             outcome.refused[place] = known
             return
-        fault = capabilities.fault(error)
-        if fault is None:
-            raise error
+        fault, code = self._judged(error, text)
         if fault is Fault.UNIQUE and self._skips_by_key and (found := examiner.duplicate(row, self._key)) is not None:
             outcome.skipped[place] = found  # also where SQLite has met another key first
-            return
-        if fault is Fault.UNIQUE and not self._slow:
-            self._duplicates.append((place, row, str(error), capabilities.code(error)))
-            return
-        self._enter(row, place, examiner.first(row, fault, error, capabilities.code(error)), outcome, examiner)
+        elif fault is Fault.UNIQUE and not self._slow:
+            self._duplicates.append((place, row, text, code))
+        else:
+            self._enter(row, place, examiner.first(row, fault, text, code), outcome, examiner)
+
+    def _judged(self, error: Exception, text: str) -> tuple[Fault, str | None]:
+        """What is wrong, and its code; what is no row's fault passes. Of SQLite's own constraints the text tells it."""
+        found = None if self._leaves_out else self._judgements.get(text)
+        if found is None:
+            capabilities = self._job.capabilities
+            fault = capabilities.fault(error)
+            if fault is None:
+                raise error
+            found = fault, capabilities.code(error)
+            if CONSTRAINT in text:
+                self._judgements[text] = found
+        return found
 
     def _enter(self, row: Row, place: int, first: Reason, outcome: Outcome, examiner: Examiner) -> None:
         if self._job.on_conflict == "skip" and first.kind == UNIQUE and not self._key:

@@ -26,15 +26,18 @@ from savepoints._load.reasons import Reason, reason
 
 _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.*)")
 
+#: How SQLite tells which of its own constraints a row breaks.
+CONSTRAINT = "constraint failed"
+
 _BRACES = str.maketrans({"{": "{{", "}": "}}"})
-UNIQUE = Fault.UNIQUE.value
+UNIQUE, FOREIGN_KEY = Fault.UNIQUE.value, Fault.FOREIGN_KEY.value
 _BOUND = frozenset({int, float, str, bytes, type(None)})
 
 
 @lru_cache(1000)
 def _names(text: str) -> tuple[str, ...]:
     """The columns that an error of a unique key names."""
-    told = text.partition("constraint failed: ")[2]
+    told = text.partition(f"{CONSTRAINT}: ")[2]
     return tuple([part.rpartition(".")[2] for part in told.split(", ")])
 
 
@@ -147,9 +150,13 @@ class Examiner:
         quote = rules._quote
         cast = ", ".join(f"CAST(? AS {rules.types.get(name) or 'BLOB'}) AS {quote(name)}" for name in known)
         self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
+        #: Of duplicates by each key: constraint, column and message.
+        self._told_of: dict[tuple[str, ...], tuple[str | None, str, str]] = {}
         self._find = {names: self._finding(names) for names in self._uniques}
         self._find_many = {names: self._finding_many(names) for names in self._uniques if len(names) == 1}
         self._parents = {one: self._parent(one) for one in self._enforced}
+        told = [(one, ", ".join(one.columns)) for one in self._enforced]
+        self._orphans = {one: (names, f"{names} has no parent in {one.parent}") for one, names in told}
         of_keys = {name for one in rules.foreign_keys for name in one.columns}
         left_out = [name for name in rules.defaults if name in of_keys and name not in known]
         #: What SQLite will put where rows leave out a column of a foreign key.
@@ -199,9 +206,8 @@ class Examiner:
         found: tuple[Any, ...] = getter(row) if len(names) > 1 else (getter(row),)
         return None if None in found else found
 
-    def first(self, row: Row, fault: Fault, error: BaseException, code: str | None) -> Reason:
-        """The reason that SQLite itself gave."""
-        text = str(error)
+    def first(self, row: Row, fault: Fault, text: str, code: str | None) -> Reason:
+        """The reason that SQLite itself gave, in its words."""
         if text in self.same:
             return self.same[text][0]
         if fault is Fault.UNIQUE:
@@ -218,7 +224,7 @@ class Examiner:
 
     def _named(self, fault: Fault, text: str) -> tuple[str | None, str | None]:
         """The column and the constraint of an error."""
-        told = text.partition("constraint failed: ")[2]
+        told = text.partition(f"{CONSTRAINT}: ")[2]
         if fault is Fault.NOT_NULL:
             return told.rpartition(".")[2], None
         if fault is Fault.CHECK:
@@ -255,11 +261,14 @@ class Examiner:
     def _unique(
         self, names: tuple[str, ...], code: str | None, text: str | None, collides: dict[str, Any] | None
     ) -> Reason:
-        constraint = self._uniques.get(names)
-        column = ", ".join(names)
-        if names not in self._uniques and text is not None and names[0].startswith("index "):
-            constraint, column = names[0].removeprefix("index ").strip("'"), "the key of an index"
-        return Reason(UNIQUE, f"{column} is a duplicate", column, constraint, code, text, collides)
+        found = self._told_of.get(names)
+        if found is None:
+            constraint, column = self._uniques.get(names), ", ".join(names)
+            if names not in self._uniques and names[0].startswith("index "):
+                constraint, column = names[0].removeprefix("index ").strip("'"), "the key of an index"
+            found = self._told_of[names] = constraint, column, f"{column} is a duplicate"
+        constraint, column, message = found
+        return Reason(UNIQUE, message, column, constraint, code, text, collides)
 
     def _collisions(self, rows: list[Row], names: tuple[str, ...]) -> Iterator[dict[str, Any] | None]:
         """The primary keys of the rows that have these keys already; of one column, many in one statement."""
@@ -302,11 +311,9 @@ class Examiner:
     def _orphan(self, one: ForeignKey, row: Row, code: str | None) -> Reason:
         return self._unparented(one, self.cells(row, one.columns), code)
 
-    @staticmethod
-    def _unparented(one: ForeignKey, parent: tuple[Any, ...] | None, code: str | None) -> Reason:
-        told = ", ".join(one.columns)
-        message = f"{told} has no parent in {one.parent}"
-        return reason(Fault.FOREIGN_KEY, told, one.name, message=message, code=code, parent=parent)
+    def _unparented(self, one: ForeignKey, parent: tuple[Any, ...] | None, code: str | None) -> Reason:
+        told, message = self._orphans[one]
+        return Reason(FOREIGN_KEY, message, told, one.name, code, None, None, parent)
 
     def counted(self, row: Row, foreign_keys: list[ForeignKey]) -> bool:
         """Whether one of the foreign keys holds, or points to, a key that is counted as the row goes in."""
