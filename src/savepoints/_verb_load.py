@@ -100,7 +100,8 @@ def load(
         convert: Functions for the values of columns; a row for which one raises is rejected.
         encoding: Of a file of text; UTF-8 by default.
         on_conflict: Duplicates of a row that is there, in the table or before in the input: ``reject`` them, ``skip``
-            them (they are counted and listed in ``report.skips``) or ``update`` that row.
+            them (they are counted and listed in ``report.skips``) or ``update`` that row, with the ``onupdate`` of
+            columns that the row leaves out.
         key: The columns by which duplicates are known: those of the primary key, or of a unique constraint or index, in
             any order. By default the primary key for ``update``, any unique key for ``skip``; a row that is a duplicate
             by other keys only is rejected.

@@ -69,9 +69,13 @@ async def test_a_time_whose_zone_would_be_dropped_is_rejected(world: World) -> N
 async def test_all_reasons_of_a_row_that_one_statement_can_tell(world: World) -> None:
     async with world.transaction(world.source) as target:
         rows = [good(1), good(1, code="C" * 11, stock="many", since="soon", name=None)]
+        rows += [good(2, name="\ud800", stock=2**70), good(2, maker_id=-(2**70), stock=2**70)]
         report = await world.load(target, product, rows)
     columns = {(reason.kind, reason.column) for reason in report.rejects[0].reasons}
     assert {("length", "code"), ("type", "stock"), ("type", "since"), ("not null", "name")} <= columns
+    kinds = [{reason.kind for reason in reject.reasons} for reject in report.rejects]
+    assert {"encoding", "type"} <= kinds[1]
+    assert {"type"} <= kinds[2]
 
 
 async def test_the_savepoint_stays_and_undoes_the_load_alone(world: World) -> None:

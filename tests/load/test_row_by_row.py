@@ -18,11 +18,13 @@ from sqlalchemy import select
 from savepoints._load import databases
 from savepoints._load.intake import Intake, Piece
 from tests.harness.world import World
-from tests.load.cases import Case, Field, Schema, as_text, cases
+from tests.load.cases import Case, Field, OnConflict, Schema, as_text, cases
 from tests.load.oracle import Slow, contents, orphaned_by_order
 
 TWO_KEYS = Schema((Field("a", False), Field("s", True)), ("a",), (("s",),))
 ITSELF = Schema((Field("a", False), Field("b", True)), ("a",), (), (), ((("b",), "itself"),))
+
+CONFLICTS: list[OnConflict] = ["skip", "update"]
 
 #: What would go wrong if duplicates were looked for without the order of the rows, or NULLs taken for equal.
 KNOWN = [
@@ -65,6 +67,25 @@ KNOWN = [
     ),
     # a text that cannot be sent, and more that is wrong
     Case(TWO_KEYS, ({"a": 1, "s": "x"},), ({"a": "", "s": "\ud800"}, {"a": None, "s": "\ud800"}), on_conflict="update"),
+    # a parent that nobody looks for before COMMIT: a duplicate is one before that, and an update leaves it as it was
+    *(
+        Case(
+            Schema(
+                (Field("a", False), Field("b", False, "python"), Field("s", False)),
+                ("a",),
+                (),
+                (),
+                ((("b",), "itself"),),
+                deferred=True,
+            ),
+            (),
+            ({"a": 0, "b": 0, "s": "x"}, {"a": 0, "s": "y"}, {"a": 5, "s": "z"}, {"a": 0, "b": 9, "s": None}),
+            on_conflict=on_conflict,
+        )
+        for on_conflict in CONFLICTS
+    ),
+    # a number that the driver cannot send
+    Case(TWO_KEYS, (), ({"a": 0, "s": "x"}, {"a": 2**70, "s": "y"}, {"a": 2**70, "s": "\ud800"}, {"a": 3, "s": "z"})),
     # a column that is left out is not NULL
     Case(Schema((Field("a", False), Field("b", False, "server"))), (), ({"a": 1}, {"a": 2, "b": None}, {"a": 3})),
 ]

@@ -49,7 +49,7 @@ class Bisection:
         try:
             with self._job.savepoint():
                 self._insert(batch, batch.rows[start:stop])
-        except DBAPIError as error:
+        except Exception as error:  # what the driver cannot bind is no error of the database's
             fault = self._judge(error, alone=stop - start == 1)
             if stop - start == 1:
                 why = self._reason(fault, error)
@@ -79,12 +79,12 @@ class Bisection:
         """SQLAlchemy takes tuples or dictionaries, no other sequences."""
         return parameters if isinstance(parameters, dict) else tuple(parameters)
 
-    def _judge(self, error: DBAPIError, *, alone: bool) -> Fault:
+    def _judge(self, error: Exception, *, alone: bool) -> Fault:
         """Whose fault it is; an error that is nobody's passes."""
         capabilities = self._job.capabilities
-        cause = error if error.orig is None else error.orig
+        cause = _cause(error)
         fault = capabilities.fault(cause) or capabilities.fault(error)
-        if fault is None or error.connection_invalidated:
+        if fault is None or (isinstance(error, DBAPIError) and error.connection_invalidated):
             raise error
         if alone and fault is Fault.OTHER:
             code = capabilities.code(cause)
@@ -94,8 +94,9 @@ class Bisection:
                 raise error
         return fault
 
-    def _reason(self, fault: Fault, error: DBAPIError) -> Reason:
-        return reason(fault, code=self._job.capabilities.code(error.orig or error), detail=str(error.orig))
+    def _reason(self, fault: Fault, error: Exception) -> Reason:
+        cause = _cause(error)
+        return reason(fault, code=self._job.capabilities.code(cause), detail=str(cause))
 
     # -- duplicates that are not refused
 
@@ -112,9 +113,9 @@ class Bisection:
                     names = ", ".join(column.name for column in key)
                     outcome.skipped[batch.places[at]] = reason(Fault.UNIQUE, names, collides_with=found)
                 else:
-                    self._update(batch, key, row)
+                    self._update(batch, key, at)
                     outcome.updated += 1
-        except DBAPIError as error:
+        except Exception as error:
             outcome.refused[batch.places[at]] = (self._reason(self._judge(error, alone=True), error),)
 
     def _found(self, columns: Columns, key: Columns, row: Row) -> dict[str, Any] | None:
@@ -126,7 +127,12 @@ class Bisection:
         names = [column.name for column in self._job.table.primary_key.columns]
         return None if found is None else dict(zip(names, found, strict=False))
 
-    def _update(self, batch: Batch, key: Columns, row: Row) -> None:
+    def _update(self, batch: Batch, key: Columns, at: int) -> None:
         statement = overwriting(self._job.table, batch, key, self._job.connection.dialect)
         if statement is not None:
-            self._job.connection.exec_driver_sql(statement.sql, statement.one(row))
+            self._job.connection.exec_driver_sql(statement.sql, statement.one(batch.changed(at)))
+
+
+def _cause(error: Exception) -> BaseException:
+    """The driver's own error."""
+    return (isinstance(error, DBAPIError) and error.orig) or error

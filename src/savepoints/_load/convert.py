@@ -81,6 +81,7 @@ class Conversion:
         self._looks: dict[type, Callable[[Sequence[Any], set[type]], bool]] = {str: self._fits}
         if isinstance(kind, types.Float):
             self._looks |= {int: numbers.are_whole_floats} | ({} if row.nans else {float: numbers.are_numbers})
+        self._as_given = self._plain
         if self._served:
             self._plain = self._plain | {str}
             self._looks.pop(str)
@@ -115,6 +116,19 @@ class Conversion:
             if strange
             else (cells, {})
         )
+
+    def values(self, cells: Sequence[Any]) -> tuple[Sequence[Any], Refused]:
+        """The cells in the type of the column, before the driver's form of it; what does not fit is as it was."""
+        if self._decorate is not None:
+            return cells, {}
+        found, unfit = list(cells), {}
+        for at, cell in enumerate(cells):
+            if cell is not None and type(cell) not in self._as_given:
+                try:
+                    found[at] = self._parse(cell)
+                except Exception as error:
+                    unfit[at] = self._reasons.get(type(error)) or self._reason(error)
+        return found, unfit
 
     def _fits(self, cells: Sequence[Any], kinds: set[type]) -> bool:
         """Whether no text is too long, or cannot be encoded."""

@@ -17,7 +17,7 @@ Columns = Sequence[str] | Mapping[str, str] | None
 
 
 class Target:
-    """A table, and the names that its columns go by.
+    """A table, and the names that its columns go by: their own, their keys in the Table, and attributes of a class.
 
     Attributes:
         table: The table.
@@ -27,11 +27,14 @@ class Target:
     def __init__(self, table: Table, mapper: Mapper[Any] | None) -> None:
         self.table = table
         self.mapper = mapper
-        self._by_name: dict[str, Column[Any]] = {column.name: column for column in table.columns}
+        named = [(name, column) for column in table.columns for name in (column.name, column.key)]
         for prop in () if mapper is None else mapper.column_attrs:
             column = prop.columns[0]
             if isinstance(column, Column) and column.table is mapper.local_table:  # type: ignore[union-attr]
-                self._by_name.setdefault(prop.key, table.columns[column.key])
+                named.append((prop.key, table.columns[column.key]))
+        self._by_name: dict[str, list[Column[Any]]] = {}
+        for name, column in dict.fromkeys(named):
+            self._by_name.setdefault(name, []).append(column)
 
     @property
     def name(self) -> str:
@@ -39,8 +42,18 @@ class Target:
         return self.table.fullname
 
     def column(self, name: str) -> Column[Any] | None:
-        """The column, or mapped attribute, of that name."""
-        return self._by_name.get(name)
+        """The column that goes by that name.
+
+        Raises:
+            BadInput: There is more than one: the name of one is the key, or the attribute, of another.
+        """
+        found = self._by_name.get(name, [])
+        if len(found) > 1:
+            told = " or ".join(repr(column.name) for column in found)
+            raise errors.BadInput(
+                f"{name!r} may be column {told} of table {self.name}", hint="use another of the column's names"
+            )
+        return found[0] if found else None
 
     def near(self, name: str) -> str:
         """Which names there are near a wrong one, for messages."""
@@ -73,9 +86,8 @@ def by_database(column: Column[Any]) -> bool:
     )
 
 
-def by_expression(column: Column[Any]) -> bool:
-    """Whether SQLAlchemy gives it by SQL, which is to be part of the statement."""
-    default = column.default
+def by_expression(default: Any) -> bool:
+    """Whether SQLAlchemy gives a ``default``, or ``onupdate``, by SQL, which is to be part of the statement."""
     return default is not None and not (default.is_scalar or default.is_callable)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress, groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Column
+from sqlalchemy import Column, Integer
 from sqlalchemy.engine import Dialect
 
 from savepoints import errors
 from savepoints._databases import Fault
 from savepoints._load.convert import Conversion
 from savepoints._load.fields import Target, Wanted, filled
+from savepoints._load.filling import Filling, Refusals, called, in_python
 from savepoints._load.reasons import Reason, reason
 from savepoints._load.sources import Broken, Source, Taken
 from savepoints._model.levels import printable
@@ -35,6 +36,8 @@ class Batch:
         numbering: The number in the input of each row of the piece.
         filled: So many of the last columns hold what Python gives by default: an update leaves them as they were.
         cells: The rows by columns, where somebody has looked at them so already.
+        changing: The columns that an update gets a value for by Python's ``onupdate``.
+        changes: These values, for each row.
     """
 
     columns: Columns
@@ -43,6 +46,8 @@ class Batch:
     numbering: Sequence[int]
     filled: int = 0
     cells: Sequence[Sequence[Any]] | None = None
+    changing: Columns = ()
+    changes: list[Row] = field(default_factory=list)
 
     def column(self, at: int) -> Sequence[Any]:
         """The cells of one column."""
@@ -57,9 +62,14 @@ class Batch:
         """The columns that the input has values for."""
         return self.columns[: len(self.columns) - self.filled]
 
+    def changed(self, index: int) -> Row:
+        """A row as an update has it: with what ``onupdate`` gives behind its cells."""
+        return (*self.rows[index], *self.changes[index]) if self.changing else self.rows[index]
+
     def part(self, start: int, stop: int) -> Batch:
         """Some of its rows, in order."""
-        return Batch(self.columns, self.rows[start:stop], self.places[start:stop], self.numbering, self.filled)
+        some = slice(start, stop)
+        return replace(self, rows=self.rows[some], places=self.places[some], cells=None, changes=self.changes[some])
 
     def without(self, out: Iterable[int]) -> Batch:
         """All but those at some indexes, in order."""
@@ -74,7 +84,8 @@ class Batch:
 
     def _chosen(self, chosen: bytearray) -> Batch:
         rows, places = list(compress(self.rows, chosen)), list(compress(self.places, chosen))
-        return Batch(self.columns, rows, places, self.numbering, self.filled)
+        changes = list(compress(self.changes, chosen))
+        return replace(self, rows=rows, places=places, cells=None, changes=changes)
 
 
 def kept(count: int, out: Iterable[int]) -> bytearray:
@@ -115,6 +126,7 @@ class Intake:
         null: Texts that stand for NULL.
         convert: Functions of the caller's for values, by column.
         served: The database reads text for any type.
+        updates: The key by which rows are updated that are there already; empty if they are not.
     """
 
     def __init__(
@@ -127,7 +139,7 @@ class Intake:
         null: tuple[str, ...],
         convert: Convert,
         served: bool,
-        updates: bool,
+        updates: Columns,
     ) -> None:
         self._source = source
         self._target = target
@@ -137,12 +149,14 @@ class Intake:
         self._nothing = (None, "", *null)
         self._convert = {self._column(name): function for name, function in convert.items()}
         self._served = served
-        self._updates = updates
+        self._key = frozenset(updates)
         self._conversions: dict[Column[Any], Conversion] = {}
         self._tuples: list[Column[Any]] = []
         self._nameless = [at for at, name in enumerate(source.names or ()) if wanted.all and not name]
         self._header = None if source.names is None else wanted.of_header(source.names)
-        self._defaulted = [column for column in target.table.columns if column.default is not None]
+        columns = target.table.columns
+        self._defaulted = [column for column in columns if in_python(column.default)]
+        self._changed = [column for column in columns if updates and in_python(column.onupdate)]
         self._first = not source.again  # what is wrong with rejects is never an error of the input as a whole
         self.names = source.names  # of cells whose rows have none of their own
 
@@ -239,7 +253,7 @@ class Intake:
             return
         shaped = [(at, self._mapped(piece, at)) for at in places]
         kept = [(at, cells) for at, cells in shaped if cells is not None]
-        for _, run in groupby(kept, key=_given if self._updates else _left_open):
+        for _, run in groupby(kept, key=_given if self._key else _left_open):
             some = list(run)
             columns = tuple(dict.fromkeys(column for _, cells in some for column in cells))
             yield columns, [[cells.get(column) for column in columns] for _, cells in some], [at for at, _ in some]
@@ -288,36 +302,47 @@ class Intake:
         if not rows:
             return
         before = _by_columns(rows, len(columns))
-        after: list[Sequence[Any]] = []
-        bad: set[int] = set()
-        for column, cells in zip(columns, before, strict=True):
-            done, refused = self._converted(column, cells)
-            after.append(done)
-            for at, why in refused.items():
-                bad.add(at)
-                piece.refuse(places[at], why)
-        for column, cells in self._defaults(columns, rows):
-            columns += (column,)
-            after.append(self._conversion(column)(cells)[0])
-        if len(after) > len(before) or any(one is not other for one, other in zip(after, before, strict=True)):
-            rows = list(zip(*after, strict=True))
-        if bad:
-            self._add_nulls(piece, columns, after, bad, places)
-            good = kept(len(rows), bad)
-            rows, places = list(compress(rows, good)), list(compress(places, good))
-        filled = len(columns) - len(before)
-        piece.batches.append(Batch(columns, rows, places, piece.taken.numbers, filled, None if bad else after))
+        refusals = Refusals(piece.refuse, places)
+        given, after = self._converted(columns, before, refusals)
 
-    def _converted(self, column: Column[Any], cells: Sequence[Any]) -> tuple[Sequence[Any], dict[int, Reason]]:
+        def filling() -> Filling:
+            return Filling(dict(zip(columns, given, strict=True)), len(rows), refusals, self._conversion)
+
+        fill = filling()
+        more = {column: fill.by(column, "default") for column in self._defaulted if column not in columns}
+        after += more.values()
+        fill, changes = filling(), {}
+        if not self._key.issuperset(columns):  # else there is nothing to be updated
+            changes = {column: fill.by(column, "onupdate") for column in self._changed if column not in columns}
+        if more or any(one is not other for one, other in zip(after, before, strict=True)):
+            rows = list(zip(*after, strict=True))
+        batch = Batch((*columns, *more), rows, places, piece.taken.numbers, len(more), after)
+        batch.changing, batch.changes = tuple(changes), list(zip(*changes.values(), strict=True))
+        if refusals.rows:
+            self._add_more(piece, batch.columns, after, refusals.rows, places)
+            batch = batch.without(refusals.rows)
+        piece.batches.append(batch)
+
+    def _converted(
+        self, columns: Columns, before: list[list[Any]], refusals: Refusals
+    ) -> tuple[list[Sequence[Any]], list[Sequence[Any]]]:
+        """The cells of each column as the caller has them, and as the driver is to have them."""
+        given, after = [], []
+        for column, cells in zip(columns, before, strict=True):
+            found, unfit = self._by_caller(column, cells)
+            done, refused = self._conversion(column)(found)
+            given.append(found)
+            after.append(done)
+            refusals.add(refused | unfit)
+        return given, after
+
+    def _by_caller(self, column: Column[Any], cells: Sequence[Any]) -> tuple[Sequence[Any], dict[int, Reason]]:
+        """The cells as the caller has them: NULL for some texts, and his own function for the column."""
         for text in self._null:
             if text in cells:
                 cells = [None if type(cell) is str and cell == text else cell for cell in cells]
         function = self._convert.get(column)
-        if function is None:
-            return self._conversion(column)(cells)
-        found, refused = _by_caller(column, function, cells)
-        done, more = self._conversion(column)(found)
-        return done, more | refused
+        return (cells, {}) if function is None else called(column, "convert", function, cells)
 
     def _conversion(self, column: Column[Any]) -> Conversion:
         found = self._conversions.get(column)
@@ -326,29 +351,23 @@ class Intake:
             self._conversions[column] = found
         return found
 
-    def _defaults(self, columns: Columns, rows: list[Row]) -> Iterator[tuple[Column[Any], list[Any]]]:
-        """Defaults of SQLAlchemy's that Python computes; those that are SQL stand in the INSERT."""
-        given = {column.name for column in columns}
-        for column in self._defaulted:
-            default: Any = column.default
-            if column.name in given:
-                continue
-            if default.is_scalar:
-                yield column, [default.arg] * len(rows)
-            elif default.is_callable:
-                names = [one.name for one in columns]
-                yield column, [default.arg(_Context(dict(zip(names, row, strict=True)))) for row in rows]
-
-    def _add_nulls(
+    def _add_more(
         self, piece: Piece, columns: Columns, cells: list[Sequence[Any]], bad: set[int], places: Sequence[int]
     ) -> None:
-        """Of a row that is refused anyway: what else the client can tell."""
+        """Of a row that is refused anyway: what else the driver, or any database, would say of its values."""
         for column, values in zip(columns, cells, strict=True):
-            if column.nullable:
+            is_number = isinstance(column.type, Integer)
+            if column.nullable and not is_number:
                 continue
             for at in bad:
-                if values[at] is None and all(why.column != column.name for why in piece.refused[places[at]]):
-                    piece.refuse(places[at], reason(Fault.NOT_NULL, column.name))
+                value = values[at]
+                if value is None:
+                    why = None if column.nullable else reason(Fault.NOT_NULL, column.name)
+                else:
+                    too_long = is_number and type(value) is int and value.bit_length() > 64
+                    why = reason(Fault.TYPE, column.name) if too_long else None
+                if why is not None and all(one.column != column.name for one in piece.refused[places[at]]):
+                    piece.refuse(places[at], why)
 
 
 def _by_columns(rows: list[Row], width: int) -> list[list[Any]]:
@@ -359,16 +378,6 @@ def _by_columns(rows: list[Row], width: int) -> list[list[Any]]:
         for at, cells in enumerate(found):
             cells.extend(map(itemgetter(at), some))
     return found
-
-
-class _Context:
-    """What a default of SQLAlchemy's may ask for."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.current_parameters = values
-
-    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:
-        return self.current_parameters
 
 
 def _runs(rows: list[Any]) -> Iterator[tuple[bool, Sequence[int]]]:
@@ -401,19 +410,3 @@ def _misshapen(row: Any, what: str) -> Reason:
     if not _is_row(row):
         return reason(Fault.STRUCTURE, message=f"{printable(type(row).__name__)} is no row: {what} are expected")
     return reason(Fault.STRUCTURE, message=f"the row has {len(row)} columns where {what} are expected")
-
-
-def _by_caller(
-    column: Column[Any], function: Callable[[Any], Any], cells: Sequence[Any]
-) -> tuple[list[Any], dict[int, Reason]]:
-    """The caller's own function for a column; an error of it is the row's."""
-    found: list[Any] = []
-    refused: dict[int, Reason] = {}
-    for at, cell in enumerate(cells):
-        try:
-            found.append(function(cell))
-        except Exception as error:
-            found.append(None)
-            told = f"`convert` of {column.name} raised {type(error).__name__}"
-            refused[at] = reason(Fault.TYPE, column.name, message=told, detail=str(error))
-    return found, refused

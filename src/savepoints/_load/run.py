@@ -138,7 +138,7 @@ class _Run:
             null=source.null if options.null is None else options.null,
             convert=options.convert or {},
             served=self._algorithm.served,
-            updates=options.on_conflict == "update",
+            updates=key if options.on_conflict == "update" else (),
         )
         self._told = 0.0
         self._looked = False  # whether it is the wrong file

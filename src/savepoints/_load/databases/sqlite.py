@@ -14,7 +14,7 @@ from savepoints._core.raw import driver_work
 from savepoints._databases import Aftermath, Fault
 from savepoints._load.algorithm import Job, Outcome
 from savepoints._load.databases.sqlite_affinity import Affinities
-from savepoints._load.databases.sqlite_rules import UNIQUE, Examiner, Rules
+from savepoints._load.databases.sqlite_rules import CONSTRAINT, UNIQUE, Examiner, Rules
 from savepoints._load.intake import Batch, Columns, Row
 from savepoints._load.reasons import Reason, reason
 from savepoints._load.statements import Statement, insertion, overwriting
@@ -58,6 +58,8 @@ class OneStatement:
         self._of_columns: dict[Columns, tuple[Statement, Examiner]] = {}
         self._slow = self._leaves_out or bool(self._deferred) or job.on_conflict == "update"
         self._duplicates: list[tuple[int, Row, str, str | None]] = []
+        self._judgements: dict[str, tuple[Fault, str | None]] = {}
+        self._text = ""  # of the last error
         self._cursor: Any = None
         self._report()
 
@@ -159,12 +161,14 @@ class OneStatement:
         rows = statement.parameters(batch.rows)
         updates = self._job.on_conflict == "update"
         update = overwriting(self._job.table, batch, self._job.key, self._connection.dialect) if updates else None
+        given = {column.name for column in batch.given}  # an update leaves the others as they were
+        referring = [one for one in self._deferred if given.issuperset(one.columns)]
         for at, (place, row) in enumerate(zip(batch.places, batch.rows, strict=True)):
             try:
                 if updates and examiner.collision(row, self._key) is not None:
-                    refused = next(examiner.orphaned(row, self._deferred), None)
+                    refused = next(examiner.orphaned(row, referring), None)
                     if refused is None and update is not None:
-                        cursor.execute(update.sql, update.one(row))
+                        cursor.execute(update.sql, update.one(batch.changed(at)))
                     outcome.updated += refused is None
                 else:
                     refused = self._one_more(cursor, statement.sql, rows[at], row, examiner)
@@ -181,7 +185,8 @@ class OneStatement:
             return self._and_look(cursor, sql, parameters, examiner)
         orphaned = next(examiner.orphaned(row, self._deferred), None)
         if orphaned is not None:
-            return orphaned
+            # a duplicate is one before its parent is looked for
+            return self._and_look(cursor, sql, parameters, examiner) if self._job.on_conflict == "skip" else orphaned
         cursor.execute(sql, parameters)
         return None if cursor.rowcount else _left_out()
 
@@ -202,27 +207,40 @@ class OneStatement:
         self, driver: Any, row: Row, place: int, error: Exception, outcome: Outcome, examiner: Examiner
     ) -> None:
         """Enter a refused row; an error that is not its fault passes, and so does one that ended the transaction."""
-        capabilities = self._job.capabilities
-        if capabilities.standing(driver) is Aftermath.LOST:
+        if self._job.capabilities.standing(driver) is Aftermath.LOST:
             raise error
-        unfit = examiner.unbound(row)
-        if unfit is not None:  # the driver may tell the error of the statement before in place of its own
-            self._enter(row, place, unfit, outcome, examiner)
-            return
-        known = examiner.same.get(str(error))
+        text = str(error)
+        again, self._text = text == self._text, text
+        if again or CONSTRAINT not in text:
+            # the driver may tell the error of the statement before in place of its own
+            unfit = next(examiner.unbound(row), None)
+            if unfit is not None:
+                self._enter(row, place, unfit, outcome, examiner)
+                return
+        known = examiner.same.get(text)
         if known is not None and self._examined >= EXAMINED:
             outcome.refused[place] = known
             return
-        fault = capabilities.fault(error)
-        if fault is None:
-            raise error
+        fault, code = self._judged(error, text)
         if fault is Fault.UNIQUE and self._skips_by_key and (found := examiner.duplicate(row, self._key)) is not None:
             outcome.skipped[place] = found  # also where SQLite has met another key first
-            return
-        if fault is Fault.UNIQUE and not self._slow:
-            self._duplicates.append((place, row, str(error), capabilities.code(error)))
-            return
-        self._enter(row, place, examiner.first(row, fault, error, capabilities.code(error)), outcome, examiner)
+        elif fault is Fault.UNIQUE and not self._slow:
+            self._duplicates.append((place, row, text, code))
+        else:
+            self._enter(row, place, examiner.first(row, fault, text, code), outcome, examiner)
+
+    def _judged(self, error: Exception, text: str) -> tuple[Fault, str | None]:
+        """What is wrong, and its code; what is no row's fault passes. Of SQLite's own constraints the text tells it."""
+        found = None if self._leaves_out else self._judgements.get(text)
+        if found is None:
+            capabilities = self._job.capabilities
+            fault = capabilities.fault(error)
+            if fault is None:
+                raise error
+            found = fault, capabilities.code(error)
+            if CONSTRAINT in text:
+                self._judgements[text] = found
+        return found
 
     def _enter(self, row: Row, place: int, first: Reason, outcome: Outcome, examiner: Examiner) -> None:
         if self._job.on_conflict == "skip" and first.kind == UNIQUE and not self._key:

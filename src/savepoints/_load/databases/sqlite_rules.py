@@ -26,17 +26,18 @@ from savepoints._load.reasons import Reason, reason
 
 _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.*)")
 
-_BRACES = str.maketrans({"{": "{{", "}": "}}"})
-UNIQUE = Fault.UNIQUE.value
-_BOUND = frozenset({int, float, str, bytes, type(None)})
+#: How SQLite tells which of its own constraints a row breaks.
+CONSTRAINT = "constraint failed"
 
-_UNBOUND = (Fault.TYPE, Fault.ENCODING)
+_BRACES = str.maketrans({"{": "{{", "}": "}}"})
+UNIQUE, FOREIGN_KEY = Fault.UNIQUE.value, Fault.FOREIGN_KEY.value
+_BOUND = frozenset({int, float, str, bytes, type(None)})
 
 
 @lru_cache(1000)
 def _names(text: str) -> tuple[str, ...]:
     """The columns that an error of a unique key names."""
-    told = text.partition("constraint failed: ")[2]
+    told = text.partition(f"{CONSTRAINT}: ")[2]
     return tuple([part.rpartition(".")[2] for part in told.split(", ")])
 
 
@@ -149,9 +150,13 @@ class Examiner:
         quote = rules._quote
         cast = ", ".join(f"CAST(? AS {rules.types.get(name) or 'BLOB'}) AS {quote(name)}" for name in known)
         self._checks = {name: f"SELECT NOT ({text}) FROM (SELECT {cast})" for text, name in rules.checks.items()}
+        #: Of duplicates by each key: constraint, column and message.
+        self._told_of: dict[tuple[str, ...], tuple[str | None, str, str]] = {}
         self._find = {names: self._finding(names) for names in self._uniques}
         self._find_many = {names: self._finding_many(names) for names in self._uniques if len(names) == 1}
         self._parents = {one: self._parent(one) for one in self._enforced}
+        told = [(one, ", ".join(one.columns)) for one in self._enforced]
+        self._orphans = {one: (names, f"{names} has no parent in {one.parent}") for one, names in told}
         of_keys = {name for one in rules.foreign_keys for name in one.columns}
         left_out = [name for name in rules.defaults if name in of_keys and name not in known]
         #: What SQLite will put where rows leave out a column of a foreign key.
@@ -201,9 +206,8 @@ class Examiner:
         found: tuple[Any, ...] = getter(row) if len(names) > 1 else (getter(row),)
         return None if None in found else found
 
-    def first(self, row: Row, fault: Fault, error: BaseException, code: str | None) -> Reason:
-        """The reason that SQLite itself gave."""
-        text = str(error)
+    def first(self, row: Row, fault: Fault, text: str, code: str | None) -> Reason:
+        """The reason that SQLite itself gave, in its words."""
         if text in self.same:
             return self.same[text][0]
         if fault is Fault.UNIQUE:
@@ -212,45 +216,37 @@ class Examiner:
             orphan = self._only_orphan(row, code)
             if orphan is not None:
                 return orphan
-        column, constraint = self._named(row, fault, text)
+        column, constraint = self._named(fault, text)
         found = reason(fault, column, constraint, code=code, detail=text)
         if fault in (Fault.NOT_NULL, Fault.CHECK):
             self.same[text] = (found,)
         return found
 
-    def _named(self, row: Row, fault: Fault, text: str) -> tuple[str | None, str | None]:
+    def _named(self, fault: Fault, text: str) -> tuple[str | None, str | None]:
         """The column and the constraint of an error."""
-        told = text.partition("constraint failed: ")[2]
+        told = text.partition(f"{CONSTRAINT}: ")[2]
         if fault is Fault.NOT_NULL:
             return told.rpartition(".")[2], None
         if fault is Fault.CHECK:
             return None, self._rules.checks.get(told, told)
         if fault is Fault.TYPE and (strict := _STRICT.search(text)):
             return strict[1].rpartition(".")[2], None
-        return (self._unbound(row) if fault in _UNBOUND else None), None
+        return None, None
 
     def _only_orphan(self, row: Row, code: str | None) -> Reason | None:
         if len(self._enforced) == 1:
             return self._orphan(self._enforced[0], row, code)
         return next(self.orphaned(row, self._enforced), None)
 
-    def unbound(self, row: Row) -> Reason | None:
+    def unbound(self, row: Row) -> Iterator[Reason]:
         """What is wrong with a row that the driver cannot even send."""
-        name = self._unbound(row)
-        if name is None:
-            return None
-        return reason(Fault.ENCODING if isinstance(row[self._place[name]], str) else Fault.TYPE, name)
-
-    def _unbound(self, row: Row) -> str | None:
-        """Which cell the driver could not bind."""
         if _BOUND.issuperset(map(type, row)) and all(map(_is_bound, row)):
-            return None
+            return
         for name, at in self._place.items():
             try:
                 self._ask("SELECT ?", (row[at],))
             except Exception:
-                return name
-        return None
+                yield reason(Fault.ENCODING if isinstance(row[at], str) else Fault.TYPE, name)
 
     def duplicates(self, told: Sequence[tuple[Row, str, str | None]]) -> Iterator[Reason]:
         """The reasons of rows, from what SQLite said of them and its code."""
@@ -265,11 +261,14 @@ class Examiner:
     def _unique(
         self, names: tuple[str, ...], code: str | None, text: str | None, collides: dict[str, Any] | None
     ) -> Reason:
-        constraint = self._uniques.get(names)
-        column = ", ".join(names)
-        if names not in self._uniques and text is not None and names[0].startswith("index "):
-            constraint, column = names[0].removeprefix("index ").strip("'"), "the key of an index"
-        return Reason(UNIQUE, f"{column} is a duplicate", column, constraint, code, text, collides)
+        found = self._told_of.get(names)
+        if found is None:
+            constraint, column = self._uniques.get(names), ", ".join(names)
+            if names not in self._uniques and names[0].startswith("index "):
+                constraint, column = names[0].removeprefix("index ").strip("'"), "the key of an index"
+            found = self._told_of[names] = constraint, column, f"{column} is a duplicate"
+        constraint, column, message = found
+        return Reason(UNIQUE, message, column, constraint, code, text, collides)
 
     def _collisions(self, rows: list[Row], names: tuple[str, ...]) -> Iterator[dict[str, Any] | None]:
         """The primary keys of the rows that have these keys already; of one column, many in one statement."""
@@ -312,11 +311,9 @@ class Examiner:
     def _orphan(self, one: ForeignKey, row: Row, code: str | None) -> Reason:
         return self._unparented(one, self.cells(row, one.columns), code)
 
-    @staticmethod
-    def _unparented(one: ForeignKey, parent: tuple[Any, ...] | None, code: str | None) -> Reason:
-        told = ", ".join(one.columns)
-        message = f"{told} has no parent in {one.parent}"
-        return reason(Fault.FOREIGN_KEY, told, one.name, message=message, code=code, parent=parent)
+    def _unparented(self, one: ForeignKey, parent: tuple[Any, ...] | None, code: str | None) -> Reason:
+        told, message = self._orphans[one]
+        return Reason(FOREIGN_KEY, message, told, one.name, code, None, None, parent)
 
     def counted(self, row: Row, foreign_keys: list[ForeignKey]) -> bool:
         """Whether one of the foreign keys holds, or points to, a key that is counted as the row goes in."""
@@ -342,19 +339,16 @@ class Examiner:
 
     def others(self, row: Row, known: Reason) -> Iterator[Reason]:
         """What else is wrong with a row; the rule that is known already is left out."""
-        for why in self._broken(row, bound=known.kind not in (Fault.TYPE.value, Fault.ENCODING.value)):
+        for why in self._broken(row):
             if (why.kind, why.column, why.constraint) != (known.kind, known.column, known.constraint):
                 yield why
 
-    def _broken(self, row: Row, *, bound: bool) -> Iterator[Reason]:
+    def _broken(self, row: Row) -> Iterator[Reason]:
         for at, why in self._needed.items():
             if row[at] is None:
                 yield why
-        unfit = self._unbound(row) if bound else None
-        if unfit is not None:
-            yield reason(Fault.TYPE, unfit)
-        elif bound:  # a value that cannot be bound cannot be asked about
-            yield from self._asked(row)
+        # a value that cannot be bound cannot be asked about
+        yield from [*self.unbound(row)] or self._asked(row)
 
     def _asked(self, row: Row) -> Iterator[Reason]:
         for constraint, sql in self._checks.items():

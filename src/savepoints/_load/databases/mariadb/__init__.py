@@ -51,7 +51,7 @@ class Prepared:
     """What is needed for rows of some columns."""
 
     def __init__(self, job: Job, rules: Rules, sender: Sender, columns: Columns) -> None:
-        defaults = {column.name: _sql(job, column) for column in job.table.columns if by_expression(column)}
+        defaults = {column.name: _sql(job, column) for column in job.table.columns if by_expression(column.default)}
         self.names = [column.name for column in columns]
         more = {name: sql for name, sql in defaults.items() if name not in self.names}
         into = ", ".join(map(rules.quote, (*self.names, *more)))
@@ -83,6 +83,7 @@ class Cutting:
         self._literals = Literals(self._rules.columns, driver, connection.dialect)
         self._prepared: dict[Columns, Prepared] = {}
         self._key = tuple(column.name for column in job.key)
+        self._on_update = any(column.onupdate is not None for column in job.table.columns)
         self._read = 0
         self._bad = 0
         self._wary = job.on_conflict != "reject"
@@ -166,13 +167,15 @@ class Cutting:
             suspects = examiner.suspects(cells, {*of_key, *self._broken}) | {at for at, _ in examiner.nulls(cells)}
             suspects |= {*examiner.twice_by(key, cells, range(len(lines)))}
         # what an INSERT would be refused for, an UPDATE with the same values is refused for, too; a key apart
-        found = {} if batch.filled else examiner.breaks(batch, cells, sorted(suspects))
+        found = {} if batch.filled or self._on_update else examiner.breaks(batch, cells, sorted(suspects))
         others = {at: [why for why in reasons if why.kind != _UNIQUE] for at, reasons in found.items()}
         sure = {at: reasons for at, reasons in others.items() if self._is_sure(examiner, reasons)}
+        changes, unfit = self._literals.write([column.name for column in batch.changing], batch.changes)
+        sure |= {at: [*sure.get(at, ()), *reasons] for at, reasons in unfit.items()}
         kept = [at for at in range(len(lines)) if at not in sure]
-        some, written = [lines[at] for at in kept], [[column[at] for at in kept] for column in cells]
+        some, written = [lines[at] for at in kept], [[column[at] for at in kept] for column in (*cells, *changes)]
         among = {at for at, place in enumerate(kept) if place in suspects}
-        merging = Merging(self._job, prepared.into, self._sender, batch.only(kept), written, some)
+        merging = Merging(self._job, prepared.into, self._sender, self._literals, batch.only(kept), written, some)
         sent = self._sender.send(prepared.into, some, among, merging.alone)
         outcome.updated = len(sent.there)
         outcome.loaded = len(kept) - len(sent.there) - len(sent.refused)
@@ -314,4 +317,5 @@ def _sql(job: Job, column: Any) -> str:
     dialect = job.connection.dialect
     if isinstance(default, SqlSequence):
         return f"nextval({dialect.identifier_preparer.format_sequence(default)})"
-    return str(default.arg.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    sql = str(default.arg.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    return sql.replace("%%", "%")  # it is sent without parameters, for which SQLAlchemy has doubled them

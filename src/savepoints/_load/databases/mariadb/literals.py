@@ -71,6 +71,10 @@ class Literals:
                 refused.setdefault(place, []).append(why)
         return found, refused
 
+    def one(self, value: Any) -> str:
+        """A value by itself."""
+        return NULL if value is None else self._way(type(value))(value)
+
     def _column(self, name: str, cells: list[Any]) -> tuple[list[str], dict[int, Reason]]:
         column = self._columns.get(name)
         refused: dict[int, Reason] = {}

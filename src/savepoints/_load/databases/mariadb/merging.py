@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from savepoints._load.algorithm import Job
-from savepoints._load.databases.mariadb.literals import NULL, Cells
+from savepoints._load.databases.mariadb.literals import NULL, Cells, Literals
 from savepoints._load.databases.mariadb.sending import COPIES, SPARE, Into, Sender
 from savepoints._load.intake import Batch
 from savepoints._load.statements import Statement, finding, overwriting
@@ -23,12 +23,15 @@ class Merging:
         job: The load; its key tells what is the same row.
         into: Where rows go.
         sender: Asks the server about a row that is too long to be sent in copies.
+        literals: Writes the values that stand in statements.
         batch: The rows.
-        cells: The same, written, by columns.
+        cells: The same, written, by columns; behind them those for updates alone.
         lines: The same, written.
     """
 
-    def __init__(self, job: Job, into: Into, sender: Sender, batch: Batch, cells: Cells, lines: list[str]) -> None:
+    def __init__(
+        self, job: Job, into: Into, sender: Sender, literals: Literals, batch: Batch, cells: Cells, lines: list[str]
+    ) -> None:
         self._into = into
         self._sender = sender
         self._lines = lines
@@ -36,7 +39,8 @@ class Merging:
         dialect = job.connection.dialect
         told = set(job.key) <= set(batch.columns)
         self._key = [batch.columns.index(column) for column in job.key] if told else []
-        self._update = overwriting(job.table, batch, job.key, dialect) if told else None
+        update = overwriting(job.table, batch, job.key, dialect) if told else None
+        self._update = None if update is None else update.written(literals.one)
         self._find = finding(job.table, batch.columns, job.key, dialect) if told else None
 
     def alone(self, at: int) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import Column as AnyColumn
 from sqlalchemy import Sequence as SqlSequence
 from sqlalchemy.exc import DBAPIError
 
@@ -12,7 +14,7 @@ from savepoints._databases import Fault, Kind
 from savepoints._load.algorithm import Job, Outcome
 from savepoints._load.databases.postgresql import net
 from savepoints._load.databases.postgresql.altered import Losses
-from savepoints._load.databases.postgresql.catalog import Rules
+from savepoints._load.databases.postgresql.catalog import Column, Rules
 from savepoints._load.databases.postgresql.copying import Destination, Driver, copy_in
 from savepoints._load.databases.postgresql.sql import literal, plain, qualified, quote, table_name
 from savepoints._load.databases.postgresql.stage import NUMBER, Stage
@@ -55,7 +57,13 @@ class Staging:
         self._stages: dict[tuple[Columns, int], tuple[Stage, Judge]] = {}
         self._tried = rules.triggered or rules.looks_around is not None  # no rule can be asked beforehand
         #: Defaults that are SQL, by their columns.
-        self.defaults = {column.name: _sql(job, column) for column in job.table.columns if by_expression(column)}
+        self.defaults = {one.name: _sql(job, one.default) for one in job.table.columns if by_expression(one.default)}
+        #: The same of `onupdate`.
+        self._on_update = {
+            one.name: _sql(job, one.onupdate) for one in job.table.columns if by_expression(one.onupdate)
+        }
+        #: Beside each column, one of the stage for what Python gives to updated rows.
+        self._changed = {one: AnyColumn(f"{one.name[:40]} (onupdate)", one.type) for one in job.table.columns}
         #: COPY into the table comes to the same as an INSERT.
         self.copied = rules.copied and not self.defaults
 
@@ -68,7 +76,8 @@ class Staging:
         found = self._stages.get((batch.columns, batch.filled))
         if found is None:
             names = tuple(column.name for column in batch.columns)
-            stage = Stage(self._job.connection, self._driver, self._rules, names, self._writer)
+            rules = replace(self._rules, columns={**self._rules.columns, **self._changing()})
+            stage = Stage(self._job.connection, self._driver, rules, names, self._writer)
             updates = self._job.on_conflict == "update"
             given = [column.name for column in (batch.given if updates else batch.columns)]
             key = tuple(column.name for column in self._job.key)
@@ -79,8 +88,24 @@ class Staging:
                 self._job.report.checks.update(dict.fromkeys(judge.predicted, "predicted"))
         return found
 
+    def _changing(self) -> dict[str, Column]:
+        """The columns of the stage for what Python gives to updated rows: they stand beside those for new ones."""
+        columns = self._rules.columns
+        known = ((one.name, to.name) for one, to in self._changed.items() if one.name in columns)
+        return {to: replace(columns[name], name=to, not_null=False) for name, to in known}
+
+    def _widened(self, batch: Batch) -> Batch:
+        """With these columns at the end of the rows."""
+        if not batch.changing:
+            return batch
+        columns = (*batch.columns, *(self._changed[column] for column in batch.changing))
+        rows = [batch.changed(at) for at in range(len(batch.rows))]
+        filled = batch.filled + len(batch.changing)
+        return Batch(columns, rows, batch.places, batch.numbering, filled)
+
     def load(self, batch: Batch, outcome: Outcome) -> None:
         """Put rows into the table, in their order."""
+        batch = self._widened(batch)
         lines = written(self._writer, batch)
         batch = lines.batch
         self.refuse(lines.rest, lines.refused, outcome)
@@ -239,9 +264,10 @@ class Staging:
 
     def _insertion(self, stage: Stage, where: str = "{where}") -> str:
         """INSERT ... SELECT from the stage."""
-        more = {name: sql for name, sql in self.defaults.items() if name not in stage.columns}
-        names = ", ".join([*map(quote, stage.columns), *map(quote, more)])
-        values = ", ".join([*map(quote, stage.columns), *more.values()])
+        columns = [name for name in stage.columns if name in self._rules.columns]
+        more = {name: sql for name, sql in self.defaults.items() if name not in columns}
+        names = ", ".join([*map(quote, columns), *map(quote, more)])
+        values = ", ".join([*map(quote, columns), *more.values()])
         target = f"{self._table} ({names})" if names else self._table
         return f"{_no_format(f'INSERT INTO {target} SELECT {values} FROM {stage.name}')} WHERE {where}"
 
@@ -267,10 +293,15 @@ class Staging:
         key, given = [column.name for column in self._job.key], [column.name for column in batch.given]
         if not set(key) <= set(given):
             return f"done AS ({self._insertion(stage)} RETURNING true AS fresh)"
-        rest = [name for name in given if name not in key] or key[:1]
-        sets = ", ".join(f"{quote(name)} = s.{quote(name)}" for name in rest)
-        same = " AND ".join(f"t.{quote(name)} = s.{quote(name)}" for name in key)
-        update = _no_format(f"UPDATE {self._table} t SET {sets} FROM {stage.name} s WHERE {same}")
+        rest = [name for name in given if name not in key]
+        sets = [f"{quote(name)} = s.{quote(name)}" for name in rest or key[:1]]
+        if rest:
+            sets += [f"{quote(name)} = {sql}" for name, sql in self._on_update.items() if name not in given]
+            changed = ((one.name, to.name) for one, to in self._changed.items() if to.name in stage.columns)
+            sets += [f"{quote(name)} = s.{quote(to)}" for name, to in changed]
+        same = " AND ".join(f"{self._table}.{quote(name)} = s.{quote(name)}" for name in key)
+        # by its own name: an `onupdate` may ask for what was there
+        update = _no_format(f"UPDATE {self._table} SET {', '.join(sets)} FROM {stage.name} s WHERE {same}")
         insert = self._insertion(stage, "{where} AND NOT EXISTS (SELECT FROM changed)")
         return (
             f"changed AS ({update} AND {{where}} RETURNING 1), added AS ({insert} RETURNING 1),"
@@ -286,9 +317,8 @@ def _array(numbers: Collection[int]) -> str:
     return f"'{{{','.join(map(str, sorted(numbers)))}}}'::integer[]"
 
 
-def _sql(job: Job, column: Any) -> str:
+def _sql(job: Job, default: Any) -> str:
     """A default of SQLAlchemy's as SQL."""
-    default = column.default
     if isinstance(default, SqlSequence):
         return f"nextval({literal(qualified(default.schema, default.name))})"
     dialect = job.connection.dialect
