@@ -149,7 +149,7 @@ class Copying:
         self._job.report.checks.update({name: f"left to the database: {why}" for name, why in self._rules.left.items()})
 
     def _note(self, read: int, bad: int) -> None:
-        """Send everything to the stage when bad rows are no exception any more."""
+        """Send everything to the stage when bad rows are no exception any more; see Note [The size of a chunk]."""
         self._read += read
         self._bad += bad
         if not self._direct:
