@@ -260,7 +260,7 @@ def _rule(
     kind: types.TypeEngine[Any], dialect: Dialect, digits: numbers.Digits | None, *, from_text: bool, nans: bool
 ) -> tuple[frozenset[type], Parse]:
     if isinstance(kind, types.Enum):
-        return frozenset({_NONE}), _enum(kind)
+        return frozenset({_NONE}), _enum(kind, by_database=kind.native_enum and dialect.supports_native_enum)
     if isinstance(kind, types.Uuid):
         return frozenset({_NONE, UUID} if kind.as_uuid else {_NONE}), _uuid(kind)
     if isinstance(kind, types.JSON):
@@ -344,12 +344,15 @@ def _uuid(kind: types.Uuid[Any]) -> Parse:
     return parse
 
 
-def _enum(kind: types.Enum) -> Parse:
+def _enum(kind: types.Enum, *, by_database: bool) -> Parse:
+    """One of a set; where the database knows the set, it is asked, for SQLAlchemy may have read it otherwise."""
     cls, stored = kind.enum_class, frozenset(kind.enums)
 
     def parse(value: Any) -> Any:
         if isinstance(value, str) and not isinstance(value, PythonEnum):
             if value in stored:
+                return value
+            if cls is None and by_database:
                 return value
             if cls is not None:
                 return cls(value)  # a file may have the members' values
