@@ -243,6 +243,8 @@ def _impl(
     """
     impl = kind.dialect_impl(dialect)
     processor: Parse | None = impl.bind_processor(dialect)
+    if isinstance(kind, types.Float) and not isinstance(impl, types.Float):
+        impl = kind  # SQLAlchemy 2.0 has one class for both sorts of numbers on PostgreSQL
     if not isinstance(impl, types.TypeDecorator):
         # SQLAlchemy's makes a float of any number: ours looks whether it is the same
         own = isinstance(impl, types.Numeric) and type(impl).bind_processor is types.Numeric.bind_processor
