@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
-from types import CodeType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sqlalchemy.engine import Connection, Engine
@@ -15,7 +16,7 @@ from savepoints import _retrying as retrying
 from savepoints import errors
 from savepoints._core.options import Asked, Options
 from savepoints._core.outcome import Track, checked_track
-from savepoints._loops import goes_on_to_next_round
+from savepoints._loops import Place, goes_on_to_next_round, place_of
 from savepoints._model.levels import checked_name
 from savepoints._retry import Course, Retry
 from savepoints._sync import TransactionBlock
@@ -31,9 +32,21 @@ A = TypeVar("A", bound="AsyncSession")
 T = TypeVar("T")
 
 _NOT_STRAIGHT = (
-    "it was not tried again: only where a `with` is the last statement of the loop, left by neither `return` nor "
-    "`break`, is it sure that nothing goes on as if the work were stored; write the loop so, or use `retry=`"
+    "it was not tried again, for the code would have gone on as if the work were stored: the `with` has to stand in "
+    "the `for` itself, as its last statement, with nothing around it, in a function without `yield`; "
+    "and no COMMIT can be tried again after `return` or `break`. Write the loop so, or use `retry=`"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the tries of one loop share."""
+
+    open_block: Callable[[], Any]
+    course: Course
+    accepts: Callable[[BaseException], Any]
+    loop: Any  # tenacity's
+    asked: Place  # where the loop stands: Note [Returning from a try]
 
 
 class _Tries(Generic[T]):
@@ -52,15 +65,13 @@ class Attempts(_Tries[T]):
     """What `attempts` returns for a sync source: ``for attempt in attempts(...)``."""
 
     def __iter__(self) -> Iterator[Attempt[T]]:
+        return self._rounds(place_of(sys._getframe(1)))
+
+    def _rounds(self, asked: Place) -> _Rounds[T]:
         course = self._begin()
         accepts = partial(retrying.accepts, course)
         loop = iter(retrying.sync_loop(course, lambda error: True))
-        for manager in loop:
-            attempt: Attempt[T] = Attempt(
-                lambda: TransactionBlock(self._source, self._asked), course, accepts, loop, manager
-            )
-            yield attempt
-            attempt.check_entered()
+        return _Rounds(_Run(lambda: TransactionBlock(self._source, self._asked), course, accepts, loop, asked))
 
 
 class AsyncAttempts(_Tries[T]):
@@ -76,43 +87,58 @@ class AsyncAttempts(_Tries[T]):
     def __aiter__(self) -> AsyncIterator[AsyncAttempt[T]]:
         from savepoints.aio import AsyncTransactionBlock
 
+        asked = place_of(sys._getframe(1))
         course = self._begin()
         accepts = partial(retrying.accepts_async, course)
         loop = aiter(retrying.async_loop(course, _all_of_them))
-        return _AsyncRounds(lambda: AsyncTransactionBlock(self._source, self._asked), course, accepts, loop)
+        return _AsyncRounds(
+            _Run(lambda: AsyncTransactionBlock(self._source, self._asked), course, accepts, loop, asked)
+        )
 
 
 async def _all_of_them(error: BaseException) -> bool:
     return True
 
 
+class _Rounds(Generic[T]):
+    """The loop."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._last: Attempt[T] | None = None
+
+    def __iter__(self) -> _Rounds[T]:
+        self._run = replace(self._run, asked=place_of(sys._getframe(1)))
+        return self
+
+    def __next__(self) -> Attempt[T]:
+        if self._last is not None:
+            self._last.check_entered()
+        self._last = Attempt(self._run, next(self._run.loop))
+        return self._last
+
+
 class _AsyncRounds(Generic[T]):
     """The loop: no generator, for one that is left by ``return`` would have to be closed by the event loop."""
 
-    def __init__(self, open_block: Any, course: Course, accepts: Any, loop: Any) -> None:
-        self._open_block = open_block
-        self._course = course
-        self._accepts = accepts
-        self._loop = loop
+    def __init__(self, run: _Run) -> None:
+        self._run = run
         self._last: AsyncAttempt[T] | None = None
 
     def __aiter__(self) -> _AsyncRounds[T]:
+        self._run = replace(self._run, asked=place_of(sys._getframe(1)))
         return self
 
     async def __anext__(self) -> AsyncAttempt[T]:
         if self._last is not None:
             self._last.check_entered()
-        manager = await anext(self._loop)
-        self._last = AsyncAttempt(self._open_block, self._course, self._accepts, self._loop, manager)
+        self._last = AsyncAttempt(self._run, await anext(self._run.loop))
         return self._last
 
 
 class _Try(Generic[T]):
-    def __init__(self, open_block: Any, course: Course, accepts: Any, loop: Any, manager: Any) -> None:
-        self._open_block = open_block
-        self._course = course
-        self._accepts = accepts
-        self._loop = loop
+    def __init__(self, run: _Run, manager: Any) -> None:
+        self._run = run
         self._manager = manager
         self._block: Any = None
 
@@ -142,17 +168,14 @@ class _Try(Generic[T]):
     def _failed(self, error: BaseException) -> None:
         self._manager.retry_state.set_exception((type(error), error, error.__traceback__))
 
-    def _swallow(
-        self, own: BaseException, error: BaseException | None, *, accepted: bool, code: CodeType, call: int
-    ) -> bool:
+    def _swallow(self, own: BaseException, error: BaseException | None, *, accepted: bool, left: Place) -> bool:
         """Whether there will be another try; else the error passes."""
-        again = accepted and (error is not None or goes_on_to_next_round(code, call))
-        if again:
+        if accepted and goes_on_to_next_round(self._run.asked, left):
             self._failed(own)
             return True
         if accepted:
             own.add_note(_NOT_STRAIGHT)
-            self._course.tell(own)
+            self._run.course.tell(own)
         if own is not error:
             raise own
         return False
@@ -164,14 +187,14 @@ class Attempt(_Try[T]):
     def __enter__(self) -> T:
         self._refuse_second()
         while True:
-            block: TransactionBlock[Any] = self._open_block()
+            block: TransactionBlock[Any] = self._run.open_block()
             try:
                 target: T = block.__enter__()
             except Exception as error:
-                if not self._accepts(error):
+                if not self._run.accepts(error):
                     raise
                 self._failed(error)
-                self._manager = next(self._loop)  # waits; without another try the error passes
+                self._manager = next(self._run.loop)  # waits; without another try the error passes
             else:
                 self._block = block
                 return target
@@ -179,6 +202,9 @@ class Attempt(_Try[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        return self._leave(kind, error, trace, place_of(sys._getframe(1)))
+
+    def _leave(self, kind: Any, error: BaseException | None, trace: Any, left: Place) -> bool:
         own = error
         try:
             undone = self._block.__exit__(kind, error, trace)
@@ -189,8 +215,7 @@ class Attempt(_Try[T]):
                 self._manager.retry_state.set_result(None)
                 return bool(undone)
         assert own is not None
-        frame = sys._getframe(1)
-        return self._swallow(own, error, accepted=self._accepts(own), code=frame.f_code, call=frame.f_lasti)
+        return self._swallow(own, error, accepted=self._run.accepts(own), left=left)
 
 
 class AsyncAttempt(_Try[T]):
@@ -199,14 +224,14 @@ class AsyncAttempt(_Try[T]):
     async def __aenter__(self) -> T:
         self._refuse_second()
         while True:
-            block: AsyncTransactionBlock[Any] = self._open_block()
+            block: AsyncTransactionBlock[Any] = self._run.open_block()
             try:
                 target: T = await block.__aenter__()
             except Exception as error:
-                if not await self._accepts(error):
+                if not await self._run.accepts(error):
                     raise
                 self._failed(error)
-                self._manager = await anext(self._loop)
+                self._manager = await anext(self._run.loop)
             else:
                 self._block = block
                 return target
@@ -214,10 +239,9 @@ class AsyncAttempt(_Try[T]):
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Any:
-        frame = sys._getframe(1)
-        return self._leave(kind, error, trace, frame.f_code, frame.f_lasti)
+        return self._leave(kind, error, trace, place_of(sys._getframe(1)))
 
-    async def _leave(self, kind: Any, error: BaseException | None, trace: Any, code: CodeType, call: int) -> bool:
+    async def _leave(self, kind: Any, error: BaseException | None, trace: Any, left: Place) -> bool:
         own = error
         try:
             undone = await self._block.__aexit__(kind, error, trace)
@@ -228,7 +252,7 @@ class AsyncAttempt(_Try[T]):
                 self._manager.retry_state.set_result(None)
                 return bool(undone)
         assert own is not None
-        return self._swallow(own, error, accepted=await self._accepts(own), code=code, call=call)
+        return self._swallow(own, error, accepted=await self._run.accepts(own), left=left)
 
 
 @overload
@@ -310,8 +334,10 @@ def attempts(
 
     With an async source: ``async for`` and ``async with``. Each try has a session or connection of its own; hooks and
     objects of the one before are gone. After an error the loop waits and begins the next round; an error that is not
-    worth another try, and the last one, passes as it is, with the earlier tries as notes. The block must be the last
-    statement of the loop: a COMMIT that is refused after ``return`` inside of it cannot be tried again, and passes.
+    worth another try, and the last one, passes as it is, with the earlier tries as notes. The ``with`` has to stand
+    in the loop itself, as its last statement, with nothing around it: everywhere else the code would go on as if the
+    work were stored, and so the error is raised, with a note. So is that of a COMMIT after ``return`` or ``break``
+    inside of the block.
 
     Args:
         source: Engine or sessionmaker, or their async twins.

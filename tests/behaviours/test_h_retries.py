@@ -120,8 +120,6 @@ async def test_h120_a_loop_of_tries(world: World) -> None:
 
 
 async def test_h120_a_refused_commit_is_tried_again(world: World) -> None:
-    """The decorator, on both faces; the loops stand below."""
-
     async def work(session: Any) -> None:
         await world.insert(session, 1)
 
@@ -131,76 +129,43 @@ async def test_h120_a_refused_commit_is_tried_again(world: World) -> None:
     assert world.rows() == [(1, None)]
 
 
-@pytest.mark.needs("sync")
 async def test_h120_a_refused_commit_in_a_loop(world: World) -> None:
     with inject(world.engine, transient(world), commit=1) as fault:
-        for attempt in savepoints.attempts(bare(world.source), Retry()):
-            with attempt as t:
-                t.execute(row(attempt.number))
-    assert fault.fired == 1
-    assert world.rows() == [(2, None)]
-
-
-@pytest.mark.needs("async")
-async def test_h120_a_refused_commit_in_an_async_loop(world: World) -> None:
-    with inject(world.engine, transient(world), commit=1) as fault:
-        async for attempt in attempts(world, Retry()):
+        async for attempt in world.attempts(world.source, Retry()):
             async with attempt as t:
-                await t.execute(row(attempt.number))
+                await world.insert(t, attempt.number)
     assert fault.fired == 1
     assert world.rows() == [(2, None)]
 
 
-@pytest.mark.needs("sync")
-async def test_h120_never_told_as_stored_after_a_return(world: World) -> None:
-    """`return` from inside the block: a refused COMMIT cannot be tried again there, and so it is raised."""
+async def test_h120_never_told_as_stored_where_the_code_goes_on(world: World) -> None:
+    """An error that cannot be followed by another try is raised (tests/test_loops.py has all forms of a loop)."""
 
-    def returns() -> str:
-        for attempt in savepoints.attempts(bare(world.source), Retry()):
-            with attempt as t:
-                t.execute(row(1))
+    async def returns(id: int) -> str:
+        async for attempt in world.attempts(world.source, Retry()):
+            async with attempt as t:
+                await world.insert(t, id)
                 return "stored"
         return "never"
 
-    def breaks() -> str:
-        for attempt in savepoints.attempts(bare(world.source), Retry()):
-            with attempt as t:
-                t.execute(row(2))
-                break
-        return "stored"
+    async def goes_on(id: int) -> str:
+        async for attempt in world.attempts(world.source, Retry()):
+            async with attempt as t:
+                await world.insert(t, id)
+            return "stored"
+        return "never"
 
-    def goes_on() -> str:
-        for attempt in savepoints.attempts(bare(world.source), Retry()):
-            with attempt as t:
-                t.execute(row(3))
-            print("stored")
-        return "stored"
-
-    for function in (returns, breaks, goes_on):
-        with inject(world.engine, transient(world), commit=1), fails(DBAPIError) as caught:
-            function()
+    refused_commit, error_inside = {"commit": 1}, {"statement": 1}
+    for function, where in ((returns, refused_commit), (goes_on, refused_commit), (goes_on, error_inside)):
+        with inject(world.engine, transient(world), **where) as fault, fails((DBAPIError, TransactionLost)) as caught:
+            await function(1)
+        assert fault.fired == 1
         assert "was not tried again" in notes(caught.value)
-    assert world.rows() == []
-    assert [function() for function in (returns, breaks, goes_on)] == ["stored"] * 3
-    assert world.rows() == [(1, None), (2, None), (3, None)]
-
-
-@pytest.mark.needs("async")
-async def test_h120_never_told_as_stored_after_a_return_from_an_async_loop(world: World) -> None:
-    async def returns() -> str:
-        async for attempt in attempts(world, Retry()):
-            async with attempt as t:
-                await t.execute(row(1))
-                return "stored"
-        return "never"
-
-    with inject(world.engine, transient(world), commit=1), fails(DBAPIError) as caught:
-        await returns()
-    assert "was not tried again" in notes(caught.value)
-    assert world.rows() == []
-    with inject(world.engine, transient(world), statement=1):
-        assert await returns() == "stored"  # an error in the body is another matter: the `return` was not reached
-    assert world.rows() == [(1, None)]
+        assert world.rows() == []
+    with inject(world.engine, transient(world), **error_inside):
+        assert await returns(1) == "stored"  # the `return` was not reached before
+    assert await goes_on(2) == "stored"
+    assert world.rows() == [(1, None), (2, None)]
 
 
 async def test_h120_failing_to_open_is_a_try_too(world: World) -> None:
@@ -728,16 +693,15 @@ async def test_h130_nor_where_the_users_own_error_hides_it(world: World) -> None
 @pytest.mark.needs("commit_status")
 @pytest.mark.parametrize("stored", [True, False])
 async def test_h130_where_the_database_can_be_asked(world: World, stored: bool) -> None:
-    with lose_commit(world.engine, stored=stored) as fault:
-        tries = fails(CommitOutcomeUnknown) if stored or world.site.face == "sync" else nullcontext()
-        with tries as caught:
-            async for attempt in world.attempts(world.source, Retry(), track_commit=True):
-                async with attempt as t:
-                    await world.insert(t, attempt.number)
-    if caught is not None:  # in the sync face it is the harness that calls the exit, and that is no loop
-        assert f"the answer is {'committed' if stored else 'rolled back'!r}" in notes(caught.value)
+    ending = fails(CommitOutcomeUnknown) if stored else nullcontext()
+    with lose_commit(world.engine, stored=stored) as fault, ending as caught:
+        async for attempt in world.attempts(world.source, Retry(), track_commit=True):
+            async with attempt as t:
+                await world.insert(t, attempt.number)
+    if caught is not None:
+        assert "the answer is 'committed'" in notes(caught.value)
     assert fault.fired == 1
-    assert world.rows() == ([(1, None)] if stored else [] if world.site.face == "sync" else [(2, None)])
+    assert world.rows() == [(1 if stored else 2, None)]
 
 
 @pytest.mark.needs("commit_status")

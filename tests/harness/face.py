@@ -7,9 +7,12 @@ session, connection or handle, whose methods that touch the database return a `C
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+import sys
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any
+
+from savepoints._loops import place_of
 
 # The methods that the async twins of sessions, connections, transactions and savepoints have awaited.
 AWAITED = {
@@ -116,13 +119,24 @@ def sync_form(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[...
     return form
 
 
-async def in_rounds(tries: Iterable[Any]) -> AsyncIterator[Any]:
+class Rounds:
     """A sync loop of tries as an async one.
 
-    A block's exit is then called by the harness, not at the end of a loop: a refused COMMIT is not tried again.
+    Where loop and exit stand decides whether there is another try: the harness hands over their places in the test.
     """
-    for attempt in tries:
-        yield Round(attempt)
+
+    def __init__(self, tries: Any) -> None:
+        self._tries = tries
+
+    def __aiter__(self) -> Rounds:
+        self._rounds = self._tries._rounds(place_of(sys._getframe(1)))
+        return self
+
+    async def __anext__(self) -> Round:
+        attempt = next(self._rounds, None)
+        if attempt is None:
+            raise StopAsyncIteration
+        return Round(attempt)
 
 
 class Round:
@@ -139,8 +153,9 @@ class Round:
     async def __aenter__(self) -> Any:
         return wrap(self.raw.__enter__())
 
-    async def __aexit__(self, *error: Any) -> Any:
-        return self.raw.__exit__(*error)
+    def __aexit__(self, *error: Any) -> Call:
+        left = place_of(sys._getframe(1))
+        return Call(lambda: self.raw._leave(*error, left))
 
 
 class Face:

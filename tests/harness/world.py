@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
 from savepoints._databases import capabilities
-from tests.harness.face import FACES, bare, driven, in_rounds, sync_form
+from tests.harness.face import FACES, Rounds, bare, driven, sync_form
 from tests.harness.models import Child, Item, Parent, item, tables
 from tests.harness.sites import Site, Style
 from tests.harness.transcript import Transcript
@@ -109,7 +109,7 @@ class World:
     def attempts(self, source: Source, *args: Any, **options: Any) -> Any:
         """`async for attempt in world.attempts(...)`, and `async with attempt`, which is the loop's last statement."""
         tries = self._verb("attempts")(source, *args, **options)
-        return in_rounds(tries) if self.site.face == "sync" else tries
+        return Rounds(tries) if self.site.face == "sync" else tries
 
     def decorated(self, function: Any, *, source: Source = None, **options: Any) -> Any:
         """An async function under the decorator; in the sync face it is driven. Each call is awaited."""
