@@ -214,6 +214,15 @@ def _autocommit(driver_connection: Any) -> bool:
     return bool(driver_connection.autocommit)
 
 
+def _closed(driver_connection: Any) -> bool:
+    """Both psycopgs: 0, or a number where it is closed or broken."""
+    return bool(driver_connection.closed)
+
+
+def _asyncpg_closed(driver_connection: Any) -> bool:
+    return bool(driver_connection.is_closed())
+
+
 def _asyncpg_standing(driver_connection: Any) -> Aftermath | None:
     in_transaction = not driver_connection.is_closed() and driver_connection.is_in_transaction()
     return None if in_transaction else Aftermath.LOST
@@ -233,6 +242,7 @@ def _row(
     standing: Callable[[Any], Aftermath | None],
     *,
     named: Callable[[BaseException], tuple[str | None, str | None]],
+    closed: Callable[[Any], bool] = _closed,
     rollback_left_out: bool = False,
     driver_autocommit: Callable[[Any], bool | None] = lambda driver_connection: None,
     takes_two: Callable[[Any], bool | None] = lambda driver_connection: False,
@@ -257,6 +267,7 @@ def _row(
         provoke=provoke,
         fault=fault,
         standing=standing,
+        closed=closed,
         effect=effect,
         harmless=HARMLESS,
         rollback_left_out=rollback_left_out,
@@ -298,6 +309,7 @@ ROWS = (
         _asyncpg_aftermath,
         _asyncpg_standing,
         named=lambda error: _named(error.__cause__ or error),
+        closed=_asyncpg_closed,
         rollback_left_out=True,
     ),
 )

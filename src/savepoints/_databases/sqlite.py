@@ -50,6 +50,8 @@ ERRORS: Rules = {
 _NAMED = re.compile(r"^(?P<kind>UNIQUE|NOT NULL|CHECK) constraint failed: (?P<name>[^,]+)$")
 
 
+#: What sqlite3 and aiosqlite raise when a closed connection is asked for something.
+_CLOSED = (sqlite3.ProgrammingError, ValueError)
 _OPEN, _LOST = Aftermath.OPEN, Aftermath.LOST  # members of an enumeration are looked up slowly
 
 
@@ -69,7 +71,18 @@ _FAULTS = {
 
 def standing(driver_connection: Any) -> Aftermath:
     """What the library itself says: both drivers ask ``sqlite3_get_autocommit``. There is nothing in between."""
-    return _OPEN if driver_connection.in_transaction else _LOST
+    try:
+        return _OPEN if driver_connection.in_transaction else _LOST
+    except _CLOSED:
+        return _LOST
+
+
+def closed(driver_connection: Any) -> bool:
+    """Only by asking it for something."""
+    try:
+        return driver_connection.total_changes < 0
+    except _CLOSED:
+        return True
 
 
 def aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
@@ -136,10 +149,10 @@ def code(error: BaseException) -> str | None:
 
 def _autocommit(driver_connection: Any) -> Any:
     """The driver's setting of that name (Python 3.12), a bool or its sign for the older ways."""
-    raw = getattr(driver_connection, "_conn", driver_connection)
     try:
+        raw = getattr(driver_connection, "_conn", driver_connection)
         return getattr(raw, "autocommit", None)
-    except sqlite3.ProgrammingError:  # aiosqlite's connection belongs to its thread, and is never set so by SQLAlchemy
+    except _CLOSED:  # also where it is aiosqlite's, which belongs to its thread, and is never set so by SQLAlchemy
         return None
 
 
@@ -150,7 +163,7 @@ def driver_autocommit(driver_connection: Any) -> bool:
 
 def rollback_refused(driver_connection: Any) -> bool:
     """``autocommit=False`` begins at connect, COMMIT and ROLLBACK only, and SQLite may have ended that transaction."""
-    return not driver_connection.in_transaction and _autocommit(driver_connection) is False
+    return standing(driver_connection) is _LOST and _autocommit(driver_connection) is False
 
 
 _SNAPSHOT = "a read-only transaction sees one snapshot anyway: deferrable asks for nothing more"
@@ -184,6 +197,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
+        closed=closed,
         effect=effect,
         harmless=HARMLESS,
         two_phase="SQLite has no PREPARE: its COMMIT is one step",
