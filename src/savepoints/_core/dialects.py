@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Dialect
 
-from savepoints._databases import capabilities
+from savepoints._databases import Capabilities
 
 _ABSENT = object()
 
@@ -18,10 +18,10 @@ def driver_connection(dialect: Dialect, pooled: Any) -> Any:
     return dialect.get_driver_connection(pooled.dbapi_connection) if found is None else found
 
 
-def is_closed(connection: Connection) -> bool:
+def is_closed(connection: Connection, row: Capabilities) -> bool:
     """Whether the driver's connection was closed behind SQLAlchemy: nothing more can be stored then."""
     driver = driver_connection(connection.dialect, connection.connection)
-    return bool(capabilities(connection.dialect).closed(driver))
+    return bool(row.closed(driver))
 
 
 class Answers:

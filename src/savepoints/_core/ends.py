@@ -262,9 +262,11 @@ def _discard_unsure(stack: Stack) -> None:
 
 
 def _discard_closed(stack: Stack) -> None:
-    """Discard a connection that somebody has closed: one driver takes a ROLLBACK on it for done, and the pool for good."""
+    """Discard a connection that somebody has closed: a driver may take ROLLBACK on it for done, and the pool keep it."""
     for connection in stack.root.connections:
-        if not connection.closed and not connection.invalidated and is_closed(connection):
+        if connection.closed or connection.invalidated:
+            continue
+        if is_closed(connection, stack.row_of(connection)):
             connection.invalidate()
 
 

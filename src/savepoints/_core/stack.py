@@ -236,9 +236,9 @@ class Stack:
                     self._ask_driver(connection)
 
     def _ask_driver(self, connection: Connection) -> None:
-        driver = self.begun.get(id(connection))
-        standing = None if driver is None else self.row_of(connection).standing(driver)
-        if standing is not Aftermath.OPEN and is_closed(connection):
+        row, driver = self.row_of(connection), self.begun.get(id(connection))
+        standing = None if driver is None else row.standing(driver)
+        if standing is not Aftermath.OPEN and is_closed(connection, row):
             self.lose(None, "the connection was closed")
         elif standing is Aftermath.LOST:
             self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text", "unseen")

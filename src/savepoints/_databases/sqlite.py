@@ -80,7 +80,7 @@ def standing(driver_connection: Any) -> Aftermath:
 def closed(driver_connection: Any) -> bool:
     """Only by asking it for something."""
     try:
-        return driver_connection.total_changes < 0
+        return bool(driver_connection.total_changes < 0)
     except _CLOSED:
         return True
 

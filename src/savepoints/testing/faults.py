@@ -197,7 +197,7 @@ _one_at_a_time = Lock()
 
 
 class _Instead:
-    """Stands in the place of a method of a dialect, over others that may do so: blocks overlap, and end in any order."""
+    """Stands in the place of a dialect's method, over others that may do so: blocks overlap, and end in any order."""
 
     def __init__(
         self, dialect: Any, name: str, fault: Fault, strike: Callable[[Callable[[], None], Any], None]
