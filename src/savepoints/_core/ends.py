@@ -262,7 +262,7 @@ def _discard_unsure(stack: Stack) -> None:
 
 
 def _discard_closed(stack: Stack) -> None:
-    """Discard a connection that somebody has closed: a driver may take ROLLBACK on it for done, and the pool keep it."""
+    """Discard a connection that was closed: a driver may take ROLLBACK on it for done, and the pool keep it."""
     for connection in stack.root.connections:
         if connection.closed or connection.invalidated:
             continue

@@ -45,6 +45,7 @@ ERRORS: Rules = {
     "SQLITE_TOOBIG": Rule(Kind.DATA),
     "SQLITE_READONLY": Rule(Kind.PROGRAMMING),
     "SQLITE_ERROR": Rule(Kind.PROGRAMMING),
+    "SQLITE_CANTOPEN": Rule(Kind.PROGRAMMING),
 }
 
 _NAMED = re.compile(r"^(?P<kind>UNIQUE|NOT NULL|CHECK) constraint failed: (?P<name>[^,]+)$")
@@ -105,11 +106,20 @@ def kind(error: BaseException) -> Kind:
     return rule_of(told, ERRORS).kind
 
 
+#: What sqlite3 makes of a primary result code (``get_exception_class`` of its source), where no OperationalError.
+_CLASSES = {
+    "SQLITE_CONSTRAINT": sqlite3.IntegrityError,
+    "SQLITE_MISMATCH": sqlite3.IntegrityError,
+    "SQLITE_TOOBIG": sqlite3.DataError,
+}
+
+
 def provoke(cursor: Any, code: str) -> None:
     """No statement raises a code of choice: the error is made here, and the transaction ended where SQLite would."""
     if code in ("SQLITE_FULL", "SQLITE_INTERRUPT"):
         cursor.execute("ROLLBACK")
-    error = sqlite3.OperationalError("provoked by a test")
+    primary = next((name for name in _CLASSES if code.startswith(name)), "")
+    error = _CLASSES.get(primary, sqlite3.OperationalError)("provoked by a test")
     error.sqlite_errorcode = getattr(sqlite3, code)
     error.sqlite_errorname = code
     raise error
