@@ -88,6 +88,56 @@ def test_afterwards_the_engine_is_as_before(engine: Any) -> None:
     assert stored(engine) == [1]
 
 
+@pytest.mark.parametrize("way", ["refused", "lost"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_blocks_may_end_in_any_order(engine: Any, way: str, first: int) -> None:
+    """Those of tasks and threads overlap."""
+    before = engine.dialect.do_commit
+    blocks = [
+        inject(engine, "busy", commit=1) if way == "refused" else lose_commit(engine, stored=False) for _ in range(2)
+    ]
+    faults = [block.__enter__() for block in blocks]
+    blocks[first].__exit__(None, None, None)
+    with pytest.raises(OperationalError if way == "refused" else CommitOutcomeUnknown):
+        insert(engine, 1)
+    insert(engine, 2)
+    blocks[1 - first].__exit__(None, None, None)
+    insert(engine, 3)
+    assert [faults[first].fired, faults[1 - first].fired] == [0, 1]
+    assert engine.dialect.do_commit == before
+    assert stored(engine) == [2, 3]
+
+
+def test_what_others_put_in_its_place_stays(engine: Any) -> None:
+    """As a repair of this library that comes with its first verb on the engine."""
+    calls = []
+    with inject(engine, "busy", commit=1) as fault:
+        inside = engine.dialect.do_commit
+
+        def commit(connection: Any) -> None:
+            calls.append("theirs")
+            inside(connection)
+
+        engine.dialect.do_commit = commit
+    insert(engine, 1)
+    assert calls == ["theirs"]
+    assert fault.fired == 0
+
+
+def test_a_fault_strikes_at_all_engines_of_a_pool(engine: Any) -> None:
+    """`execution_options` makes one more on the same pool and dialect; the two are one engine here."""
+    other = engine.execution_options(logging_token="other")
+    for given, used in ((engine, other), (other, engine)):
+        with inject(given, "busy", statement=1, times=2) as fault:
+            for _ in range(2):
+                with pytest.raises(OperationalError):
+                    insert(used, 1)
+        assert fault.fired == 2
+        with inject(given, "busy", commit=1) as fault, pytest.raises(OperationalError):
+            insert(used, 1)
+        assert fault.fired == 1
+
+
 def test_instant_retries_can_be_nested() -> None:
     with instant_retries():
         with instant_retries():

@@ -81,9 +81,20 @@ async def before_commit(stack: Stack) -> BaseException | None:
 
 
 async def _call(hook: Hook) -> None:
-    result = hook.run()
-    if inspect.isawaitable(result):
-        await result
+    """Call a hook, and await what it gives.
+
+    Raises:
+        RuntimeError: What it awaited was cancelled by somebody else, and not this task: it has failed.
+    """
+    try:
+        result = hook.run()
+        if inspect.isawaitable(result):
+            await result
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError(f"what the {hook} awaited was cancelled") from error
 
 
 async def run_due(stack: Stack, first: BaseException | None = None) -> None:

@@ -30,6 +30,17 @@ async def killed_unseen(world: World, t: Target) -> None:
     world.kill(await t.scalar(world.sql("own id")))
 
 
+async def closed(world: World, t: Target) -> None:
+    """The program itself closes the driver's connection; the next statement finds out."""
+    await closed_unseen(world, t)
+    await t.execute(text("SELECT 1"))
+
+
+async def closed_unseen(world: World, t: Target) -> None:
+    """The same, and nobody has found out."""
+    await world.run_sync(t, lambda target: connection_of(target).connection.dbapi_connection.close())  # type: ignore[union-attr]
+
+
 async def full(world: World, t: Target) -> None:
     """The database may grow by ten pages, and a row of 2 MB comes."""
     pages = await t.scalar(text("PRAGMA page_count"))

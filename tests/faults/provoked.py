@@ -137,6 +137,7 @@ FAILED_STATE: dict[str, Provocation] = {
         "CREATE TEMPORARY TABLE spans (span int4range, EXCLUDE USING gist (span WITH &&))",
         "INSERT INTO spans VALUES ('[1,3]'), ('[2,4]')",
     ),
+    "25006": refused("SET TRANSACTION READ ONLY", "INSERT INTO faulty VALUES (2, 2)"),
     "25P02": in_failed_state,
     "25P03": idle,
     "25P04": too_long,
@@ -148,6 +149,7 @@ FAILED_STATE: dict[str, Provocation] = {
     "40P01": deadlock,
     "42": refused("SELECT no_such_column FROM item"),
     "53100": raised("53100"),
+    "53200": refused("SELECT pg_advisory_xact_lock(n) FROM generate_series(1, 200000) AS n"),
     "53300": raised("53300"),
     "55P03": lock_timeout,
     "57014": refused("SET LOCAL statement_timeout = '20ms'", "SELECT pg_sleep(5)"),
@@ -224,6 +226,7 @@ ONE_WRITER: dict[str, Provocation] = {
     "SQLITE_MISMATCH": refused("INSERT INTO faulty VALUES ('x', 2, NULL)"),
     "SQLITE_TOOBIG": refused("SELECT zeroblob(2000000000)"),
     "SQLITE_READONLY": refused("PRAGMA query_only = 1", "INSERT INTO faulty VALUES (2, 2, NULL)"),
+    "SQLITE_CANTOPEN": refused("ATTACH DATABASE '/no such directory/other.db' AS other"),
     "SQLITE_ERROR": refused("SELECT no_such_column FROM item"),
 }
 

@@ -21,6 +21,7 @@ from savepoints import (
     is_retryable,
 )
 from savepoints._databases import ROWS, capabilities
+from savepoints.testing import inject
 from tests.behaviours.steps import fails
 from tests.faults.losses import killed, or_rollback
 from tests.faults.provoked import FAILED_STATE, ONE_WRITER, PROVOCATIONS, UNDONE_ALONE, prepare
@@ -98,7 +99,25 @@ async def check(world: World, code: str) -> BaseException:
     if isinstance(error, DBAPIError):
         assert error.orig is not None
         assert classify(error.orig) == found
+    if isinstance(error, (DBAPIError, TransactionLost)):
+        await check_injected(world, code, error)
     return error
+
+
+async def check_injected(world: World, code: str, real: BaseException) -> None:
+    """What `testing.inject` raises of this kind is of the class that the real one has: `except` goes by it."""
+    errors = capabilities(world.sync_engine.dialect).errors
+    kind = errors[code].kind
+    if code != next(one for one, rule in errors.items() if rule.kind is kind):
+        return  # another one of the kind is injected
+    with inject(world.engine, kind, statement=1), pytest.raises((DBAPIError, TransactionLost)) as caught:
+        async with world.transaction(world.source) as t:
+            await t.execute(text("SELECT 1"))
+    assert type(driver_error(caught.value)) is type(driver_error(real))
+
+
+def driver_error(error: BaseException) -> BaseException | None:
+    return error.__cause__ if isinstance(error, TransactionLost) else error
 
 
 # -- consequences, and what is no error of a database
@@ -114,6 +133,7 @@ async def test_a_lost_transaction_is_classified_by_what_ended_it(world: World) -
     found = classify(caught.value)
     if "kill" in world.site.has:
         assert (found.kind, found.retry_from) == ("connection lost", "the transaction")
+        assert "failed (connection lost" in str(caught.value)  # a killed server may give no code
     else:
         assert (found.kind, found.retry_from, found.column) == ("unique constraint", "never", "id")
 

@@ -85,3 +85,47 @@ async def test_a_hook_that_does_not_end_is_cut_off(world: World, monkeypatch: An
     assert world.rows() == [(1, None)]
     assert "on_commit hook print" in caplog.text
     assert "did not run" in caplog.text
+
+
+async def helper_cancelled() -> None:
+    """It waits for a task that somebody else has cancelled."""
+    helper = asyncio.create_task(asyncio.sleep(60))
+    helper.cancel()
+    await helper
+
+
+@pytest.mark.parametrize("occasion", ["on_commit", "on_rollback"])
+async def test_a_hook_whose_own_helper_was_cancelled_has_failed(world: World, occasion: str) -> None:
+    """Nobody has cancelled the block's task: the others run, and it goes on."""
+    log: list[str] = []
+    with fails(savepoints.HookErrors) as caught:
+        async with world.transaction(world.source, rollback=occasion == "on_rollback") as t:
+            await world.insert(t, 1)
+            world.hook(occasion, t, helper_cancelled)
+            world.hook(occasion, t, log.append, "told")
+            world.hook(occasion, t, helper_cancelled)
+    assert log == ["told"]
+    assert [type(error.__cause__) for error in caught.value.exceptions] == [asyncio.CancelledError] * 2
+    assert "hook helper_cancelled" in str(caught.value.exceptions[0])
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+    world.check_pool()
+
+
+async def test_with_an_error_under_way_it_is_a_note(world: World) -> None:
+    with fails(Oops) as caught:
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1)
+            world.hook("on_rollback", t, helper_cancelled)
+            raise Oops
+    assert any("1 of 1 hooks failed" in note for note in caught.value.__notes__)
+
+
+async def test_before_commit_it_rolls_everything_back(world: World) -> None:
+    with fails(RuntimeError, match="hook helper_cancelled") as caught:
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1)
+            world.hook("before_commit", t, helper_cancelled)
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert world.rows() == []

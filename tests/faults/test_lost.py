@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 import savepoints
 from savepoints import TransactionLost
 from tests.behaviours.steps import fails
-from tests.faults.losses import Loss, deadlocked, full, interrupted, killed, or_rollback
+from tests.faults.losses import Loss, closed, closed_unseen, deadlocked, full, interrupted, killed, or_rollback
 from tests.harness.world import Target, World
 
 Scenario = Callable[[World, Loss], Awaitable[None]]
@@ -262,3 +262,37 @@ async def test_f12_interrupted(world: World, scenario: Scenario) -> None:
 @each_scenario
 async def test_f12_or_rollback(world: World, scenario: Scenario) -> None:
     await scenario(world, or_rollback)
+
+
+@each_scenario
+async def test_connection_closed_by_the_program(world: World, scenario: Scenario) -> None:
+    await scenario(world, closed)
+
+
+@pytest.mark.parametrize("where", ["savepoint", "transaction"])
+@pytest.mark.parametrize("way", ["well", "own error"])
+async def test_connection_closed_unseen(world: World, where: str, way: str) -> None:
+    """No statement finds out, but the end does: a close has stored nothing, so that hooks know what became of it."""
+    own = None if way == "well" else ValueError("mine")
+    log: list[str] = []
+    with fails((TransactionLost, ValueError)) as caught:
+        async with world.transaction(world.source) as t:
+            await world.insert(t, 1, "before")
+            for verb in ("on_commit", "on_rollback", "on_unknown"):
+                world.hook(verb, t, log.append, verb)
+            if where == "transaction":
+                await closed_unseen(world, t)
+            else:
+                async with world.savepoint(t, "block"):
+                    await closed_unseen(world, t)
+                    if own is not None:
+                        raise own
+            if own is not None:
+                raise own
+    told = str(caught.value)
+    if own is not None:
+        assert caught.value is own
+        [told] = own.__notes__
+    assert "the connection was closed at" in told
+    assert log == ["on_rollback"]
+    await nothing_kept(world)

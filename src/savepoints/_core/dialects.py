@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Connection, Dialect
+
+from savepoints._databases import Capabilities
 
 _ABSENT = object()
 
@@ -14,6 +16,12 @@ def driver_connection(dialect: Dialect, pooled: Any) -> Any:
     """The driver's own connection; the pool does not tell it of one that was detached from it."""
     found = pooled.driver_connection
     return dialect.get_driver_connection(pooled.dbapi_connection) if found is None else found
+
+
+def is_closed(connection: Connection, row: Capabilities) -> bool:
+    """Whether the driver's connection was closed behind SQLAlchemy: nothing more can be stored then."""
+    driver = driver_connection(connection.dialect, connection.connection)
+    return bool(row.closed(driver))
 
 
 class Answers:

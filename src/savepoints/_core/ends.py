@@ -9,6 +9,7 @@ from sqlalchemy.exc import PendingRollbackError
 from savepoints import errors
 from savepoints._core import refusals
 from savepoints._core.attach import put_back
+from savepoints._core.dialects import is_closed
 from savepoints._core.moves import (
     commit,
     end_undone,
@@ -239,6 +240,7 @@ def _clear(stack: Stack, error: BaseException | None) -> None:
         how = "rolled back" if error is None else f"rolled back because of {type(error).__name__}"
     if error is not None and not isinstance(error, Exception):
         _discard_unsure(stack)
+    _discard_closed(stack)
     try:
         roll_back_all(stack, End(how, caller()))
     except BaseException as second:
@@ -256,6 +258,15 @@ def _discard_unsure(stack: Stack) -> None:
     for connection in stack.root.connections:
         begins_late = stack.row_of(connection).rollback_left_out and id(connection) not in stack.begun
         if begins_late and not connection.closed and not connection.invalidated:
+            connection.invalidate()
+
+
+def _discard_closed(stack: Stack) -> None:
+    """Discard a connection that was closed: a driver may take ROLLBACK on it for done, and the pool keep it."""
+    for connection in stack.root.connections:
+        if connection.closed or connection.invalidated:
+            continue
+        if is_closed(connection, stack.row_of(connection)):
             connection.invalidate()
 
 

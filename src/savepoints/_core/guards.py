@@ -20,7 +20,7 @@ from savepoints._core.driver import cover, note_touched, was_open
 from savepoints._core.stack import KEY, Stack, detach
 from savepoints._core.stack import stack_of as any_stack_of
 from savepoints._core.wire import answer_hooks
-from savepoints._databases import Aftermath, Capabilities, Kind, capabilities
+from savepoints._databases import Aftermath, Capabilities, Kind, capabilities, classifier
 from savepoints._model.levels import Cause, End
 from savepoints._model.repairs import Repair
 from savepoints._model.states import Move, State
@@ -202,9 +202,8 @@ def _told(row: Capabilities, context: ExceptionContext) -> str:
         statement = repr(refusals.masked(context.statement))
     else:
         statement = "COMMIT" if context.execution_context is None else "reading a result"
-    error = context.original_exception
-    kind, code = row.kind(error), row.code(error)
-    return f"{statement} failed ({kind}{'' if code is None else f' {code}'})"
+    told = classifier.in_words(context.original_exception, row, disconnect=context.is_disconnect)
+    return f"{statement} failed ({told})"
 
 
 def _aftermath(stack: Stack, connection: Connection, context: ExceptionContext) -> Aftermath:

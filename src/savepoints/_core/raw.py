@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from savepoints._core.dialects import driver_connection
 from savepoints._core.guards import asked_aftermath, refuse_statement
 from savepoints._core.stack import Stack, stack_of
-from savepoints._databases import Aftermath
+from savepoints._databases import Aftermath, classifier
 
 
 @contextmanager
@@ -50,10 +50,10 @@ def driver_work(connection: Connection, what: str) -> Iterator[PoolProxiedConnec
 
 def _note(stack: Stack, connection: Connection, proxy: PoolProxiedConnection, error: Exception, what: str) -> None:
     row = stack.row_of(connection)
-    kind, code = row.kind(error), row.code(error)
-    told = f"{what} failed ({kind}{'' if code is None else f' {code}'})"
     database_error = isinstance(error, connection.dialect.loaded_dbapi.Error)
-    if database_error and connection.dialect.is_disconnect(cast(Any, error), proxy, None):
+    disconnect = database_error and connection.dialect.is_disconnect(cast(Any, error), proxy, None)
+    told = f"{what} failed ({classifier.in_words(error, row, disconnect=disconnect)})"
+    if disconnect:
         connection.invalidate(error)
         stack.lose(error, told)
         return

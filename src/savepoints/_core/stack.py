@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from savepoints import errors
 from savepoints._core import hooks, plain, refusals, streams, tasks
-from savepoints._core.dialects import driver_connection
+from savepoints._core.dialects import driver_connection, is_closed
 from savepoints._core.face import Face
 from savepoints._core.marks import SessionMark
 from savepoints._core.objects import Touched
@@ -232,12 +232,19 @@ class Stack:
             for connection in self.root.connections:
                 if connection.invalidated:
                     self.lose(None, "the connection was discarded")
-                elif (
-                    (driver := self.begun.get(id(connection))) is not None
-                    and not connection.closed
-                    and (standing := self.row_of(connection).standing(driver)) is not Aftermath.OPEN
-                ):
-                    self._note_standing(standing)
+                elif not connection.closed:
+                    self._ask_driver(connection)
+
+    def _ask_driver(self, connection: Connection) -> None:
+        row, driver = self.row_of(connection), self.begun.get(id(connection))
+        standing = None if driver is None else row.standing(driver)
+        if standing is not Aftermath.OPEN and is_closed(connection, row):
+            self.lose(None, "the connection was closed")
+        elif standing is Aftermath.LOST:
+            self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text", "unseen")
+        elif standing is Aftermath.FAILED and self.stuck is None:
+            self.sync()
+            self.fail(None, "a statement failed past SQLAlchemy")
 
     def note_begin(self, connection: Connection) -> None:
         """Where the driver begins with its first statement, it has begun when there is a second one."""
@@ -247,13 +254,6 @@ class Stack:
         if key in self.first and key not in self.begun:
             self.begun[key] = driver_connection(connection.dialect, connection.connection)
         self.first.add(key)
-
-    def _note_standing(self, standing: Aftermath | None) -> None:
-        if standing is Aftermath.LOST:
-            self.lose(None, "the transaction was ended by a statement past SQLAlchemy, or as text", "unseen")
-        elif standing is Aftermath.FAILED and self.stuck is None:
-            self.sync()
-            self.fail(None, "a statement failed past SQLAlchemy")
 
     # -- who may call
 

@@ -168,6 +168,7 @@ class Capabilities:
         restart: SQL that ends the driver's own empty transaction, so that ``begin_immediate`` can be sent.
         standing: What the driver connection says of a transaction that was begun, without a round trip; None where it
             cannot tell an open one from a failed one.
+        closed: Whether the driver connection was closed, or is known to be broken.
         aftermath: What an error left of the transaction, from the driver connection and the driver's error; None where
             the server has to be asked by ``in_transaction``.
         in_transaction: SQL that asks the server whether a transaction is open; its answer is one value.
@@ -243,6 +244,7 @@ class Capabilities:
     streams_block: bool = False
     driver_autocommit: Callable[[Any], bool | None] = _none
     standing: Callable[[Any], Aftermath | None] = _none
+    closed: Callable[[Any], bool | None] = _none
     in_transaction: str | None = None
     commit_unanswered: Callable[[BaseException], bool | None] = _none
     effect: Callable[[str], tuple[Effect, str] | None] | None = None

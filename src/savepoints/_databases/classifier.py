@@ -63,6 +63,13 @@ def classify(error: BaseException, rows: Iterable[Capabilities]) -> Classificati
     return _of_lost(first) if isinstance(error, errors.TransactionLost) else first
 
 
+def in_words(error: BaseException, row: Capabilities, *, disconnect: bool) -> str:
+    """What a driver's error is called in a message, as "deadlock 40P01": the same as classifying it says."""
+    code = row.code(error)
+    kind = Kind.DISCONNECT if disconnect else classify(error, (row,)).kind
+    return f"{kind}{'' if code is None else f' {code}'}"
+
+
 def _of_lost(first: Classification) -> Classification:
     """The whole is gone, whatever the error would have left; and it is known that it was not stored."""
     if first.kind is Kind.UNKNOWN_COMMIT:

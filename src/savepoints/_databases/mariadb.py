@@ -186,7 +186,17 @@ def _client_warned(driver_connection: Any) -> bool:
 _TABLES = "tables of an engine without transactions (MyISAM, Aria, MEMORY) keep what was written: a warning tells"
 
 
-def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabilities:
+def _closed(driver_connection: Any) -> bool:
+    return not driver_connection.open
+
+
+def _asyncmy_closed(driver_connection: Any) -> bool:
+    return not driver_connection.connected
+
+
+def _row(
+    driver: str, package: str, warned: Callable[[Any], bool], closed: Callable[[Any], bool] = _closed
+) -> Capabilities:
     return Capabilities(
         database="mariadb",
         driver=driver,
@@ -208,6 +218,7 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
         named=named,
         provoke=provoke,
         fault=fault,
+        closed=closed,
         in_transaction="SELECT @@in_transaction",
         commit_unanswered=commit_unanswered,
         effect=effect,
@@ -227,5 +238,5 @@ def _row(driver: str, package: str, warned: Callable[[Any], bool]) -> Capabiliti
 ROWS = (
     _row("pymysql", "pymysql", _result_warned),
     _row("mysqldb", "MySQLdb", _client_warned),
-    _row("asyncmy", "asyncmy", _asked_for_warnings),
+    _row("asyncmy", "asyncmy", _asked_for_warnings, _asyncmy_closed),
 )

@@ -38,6 +38,7 @@ ERRORS: Rules = {
     "23505": Rule(Kind.UNIQUE),
     "23514": Rule(Kind.CHECK),
     "23P01": Rule(Kind.EXCLUSION),
+    "25006": Rule(Kind.PROGRAMMING),
     "25P02": Rule(Kind.CONSEQUENCE),
     "25P03": Rule(Kind.DISCONNECT, _AGAIN),
     "25P04": Rule(Kind.DISCONNECT, _AGAIN),
@@ -49,6 +50,7 @@ ERRORS: Rules = {
     "40P01": Rule(Kind.DEADLOCK, _PART),
     "42": Rule(Kind.PROGRAMMING),
     "53100": Rule(Kind.FULL, _AGAIN, "make space"),
+    "53200": Rule(Kind.UNAVAILABLE, _AGAIN),
     "53300": Rule(Kind.UNAVAILABLE, _AGAIN),
     "55P03": Rule(Kind.LOCK_TIMEOUT, _PART),
     "57014": Rule(Kind.STATEMENT_TIMEOUT, _PART),
@@ -227,6 +229,15 @@ def _autocommit(driver_connection: Any) -> bool:
     return bool(driver_connection.autocommit)
 
 
+def _closed(driver_connection: Any) -> bool:
+    """Both psycopgs: 0, or a number where it is closed or broken."""
+    return bool(driver_connection.closed)
+
+
+def _asyncpg_closed(driver_connection: Any) -> bool:
+    return bool(driver_connection.is_closed())
+
+
 def _asyncpg_standing(driver_connection: Any) -> Aftermath | None:
     in_transaction = not driver_connection.is_closed() and driver_connection.is_in_transaction()
     return None if in_transaction else Aftermath.LOST
@@ -246,6 +257,7 @@ def _row(
     standing: Callable[[Any], Aftermath | None],
     *,
     named: Callable[[BaseException], tuple[str | None, str | None]],
+    closed: Callable[[Any], bool] = _closed,
     rollback_left_out: bool = False,
     driver_autocommit: Callable[[Any], bool | None] = lambda driver_connection: None,
     takes_two: Callable[[Any], bool | None] = lambda driver_connection: False,
@@ -270,6 +282,7 @@ def _row(
         provoke=provoke,
         fault=fault,
         standing=standing,
+        closed=closed,
         effect=effect,
         harmless=HARMLESS,
         rollback_left_out=rollback_left_out,
@@ -311,6 +324,7 @@ ROWS = (
         _asyncpg_aftermath,
         _asyncpg_standing,
         named=lambda error: _named(error.__cause__ or error),
+        closed=_asyncpg_closed,
         rollback_left_out=True,
     ),
 )

@@ -45,11 +45,14 @@ ERRORS: Rules = {
     "SQLITE_TOOBIG": Rule(Kind.DATA),
     "SQLITE_READONLY": Rule(Kind.PROGRAMMING),
     "SQLITE_ERROR": Rule(Kind.PROGRAMMING),
+    "SQLITE_CANTOPEN": Rule(Kind.PROGRAMMING),
 }
 
 _NAMED = re.compile(r"^(?P<kind>UNIQUE|NOT NULL|CHECK) constraint failed: (?P<name>[^,]+)$")
 
 
+#: What sqlite3 and aiosqlite raise when a closed connection is asked for something.
+_CLOSED = (sqlite3.ProgrammingError, ValueError)
 _OPEN, _LOST = Aftermath.OPEN, Aftermath.LOST  # members of an enumeration are looked up slowly
 
 
@@ -69,7 +72,18 @@ _FAULTS = {
 
 def standing(driver_connection: Any) -> Aftermath:
     """What the library itself says: both drivers ask ``sqlite3_get_autocommit``. There is nothing in between."""
-    return _OPEN if driver_connection.in_transaction else _LOST
+    try:
+        return _OPEN if driver_connection.in_transaction else _LOST
+    except _CLOSED:
+        return _LOST
+
+
+def closed(driver_connection: Any) -> bool:
+    """Only by asking it for something."""
+    try:
+        return bool(driver_connection.total_changes < 0)
+    except _CLOSED:
+        return True
 
 
 def aftermath(driver_connection: Any, error: BaseException) -> Aftermath:
@@ -92,11 +106,20 @@ def kind(error: BaseException) -> Kind:
     return rule_of(told, ERRORS).kind
 
 
+#: What sqlite3 makes of a primary result code (``get_exception_class`` of its source), where no OperationalError.
+_CLASSES = {
+    "SQLITE_CONSTRAINT": sqlite3.IntegrityError,
+    "SQLITE_MISMATCH": sqlite3.IntegrityError,
+    "SQLITE_TOOBIG": sqlite3.DataError,
+}
+
+
 def provoke(cursor: Any, code: str) -> None:
     """No statement raises a code of choice: the error is made here, and the transaction ended where SQLite would."""
     if code in ("SQLITE_FULL", "SQLITE_INTERRUPT"):
         cursor.execute("ROLLBACK")
-    error = sqlite3.OperationalError("provoked by a test")
+    primary = next((name for name in _CLASSES if code.startswith(name)), "")
+    error = _CLASSES.get(primary, sqlite3.OperationalError)("provoked by a test")
     error.sqlite_errorcode = getattr(sqlite3, code)
     error.sqlite_errorname = code
     raise error
@@ -136,10 +159,10 @@ def code(error: BaseException) -> str | None:
 
 def _autocommit(driver_connection: Any) -> Any:
     """The driver's setting of that name (Python 3.12), a bool or its sign for the older ways."""
-    raw = getattr(driver_connection, "_conn", driver_connection)
     try:
+        raw = getattr(driver_connection, "_conn", driver_connection)
         return getattr(raw, "autocommit", None)
-    except sqlite3.ProgrammingError:  # aiosqlite's connection belongs to its thread, and is never set so by SQLAlchemy
+    except _CLOSED:  # also where it is aiosqlite's, which belongs to its thread, and is never set so by SQLAlchemy
         return None
 
 
@@ -150,7 +173,7 @@ def driver_autocommit(driver_connection: Any) -> bool:
 
 def rollback_refused(driver_connection: Any) -> bool:
     """``autocommit=False`` begins at connect, COMMIT and ROLLBACK only, and SQLite may have ended that transaction."""
-    return not driver_connection.in_transaction and _autocommit(driver_connection) is False
+    return standing(driver_connection) is _LOST and _autocommit(driver_connection) is False
 
 
 _SNAPSHOT = "a read-only transaction sees one snapshot anyway: deferrable asks for nothing more"
@@ -185,6 +208,7 @@ def _row(driver: str, *notes: str) -> Capabilities:
         rollback_refused=rollback_refused,
         driver_autocommit=driver_autocommit,
         standing=standing,
+        closed=closed,
         effect=effect,
         harmless=HARMLESS,
         two_phase="SQLite has no PREPARE: its COMMIT is one step",

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from savepoints import errors
+from savepoints import _compat, errors
 from savepoints._databases import Capabilities, Kind, capabilities
 
 # what steers a transaction is no statement of the code under test
@@ -60,7 +61,8 @@ def inject(
         assert fault.fired == 2
 
     Args:
-        engine: An engine, sync or async; other engines are not touched.
+        engine: An engine, sync or async. What `execution_options` made of it (or it was made of) is struck, too: they
+            share one dialect. Other engines are not touched.
         kind: A `savepoints.Kind`, or its name: "serialization failure", "deadlock", "lock timeout", "busy", ...
         statement: At which statement of a transaction; what steers it (SAVEPOINT, ROLLBACK, ...) does not count.
         commit: Instead: at which COMMIT.
@@ -89,7 +91,7 @@ def lose_commit(engine: Any, *, stored: bool, commit: int = 1, times: int = 1) -
     A database in memory is gone with its connection: use one in a file.
 
     Args:
-        engine: An engine, sync or async.
+        engine: An engine, sync or async, as for `inject`.
         stored: Whether the COMMIT reaches the database before the connection breaks.
         commit: At which COMMIT.
         times: At how many of them, from that one on.
@@ -116,7 +118,7 @@ def _sync_engine(engine: Any) -> Engine:
         raise errors.WrongArgument(
             f"faults are injected into an engine, not into {errors.kind_of(engine)}", hint="give the engine"
         )
-    return found
+    return _compat.parent_engine(found)
 
 
 def _place(statement: int | None, commit: int | None) -> int:
@@ -185,23 +187,42 @@ def _instead_of(
     names: tuple[str, ...],
 ) -> None:
     """SQLAlchemy has no event in the place of a COMMIT: methods of this engine's dialect are replaced for a while."""
-    dialect: Any = engine.dialect
     for name in names:
-        original = getattr(dialect, name)
-        setattr(dialect, name, partial(_strike_or_not, fault, strike, original))
-        stack.callback(setattr, dialect, name, original)
+        with _one_at_a_time:
+            placed = _Instead(engine.dialect, name, fault, strike)
+        stack.callback(placed.leave)
 
 
-def _strike_or_not(
-    fault: Fault,
-    strike: Callable[[Callable[[], None], Any], None],
-    original: Callable[..., None],
-    connection: Any,
-    *rest: Any,
-) -> None:
-    """Given the driver's connection for a COMMIT, and SQLAlchemy's where there are two phases."""
-    if fault.strikes(further=True):
-        driver = connection.connection if isinstance(connection, Connection) else connection
-        strike(partial(original, connection, *rest), driver)
-    else:
-        original(connection, *rest)
+_one_at_a_time = Lock()
+
+
+class _Instead:
+    """Stands in the place of a dialect's method, over others that may do so: blocks overlap, and end in any order."""
+
+    def __init__(
+        self, dialect: Any, name: str, fault: Fault, strike: Callable[[Callable[[], None], Any], None]
+    ) -> None:
+        self._dialect, self._name = dialect, name
+        self._fault, self._strike = fault, strike
+        self._before = vars(dialect).get(name)
+        self._original = getattr(dialect, name)
+        self._is_over = False
+        setattr(dialect, name, self)
+
+    def leave(self) -> None:
+        """Strike no more. What is over this one stays, and takes it along when it goes."""
+        self._is_over = True
+        with _one_at_a_time:
+            while isinstance(top := vars(self._dialect).get(self._name), _Instead) and top._is_over:
+                if top._before is None:
+                    delattr(self._dialect, self._name)
+                else:
+                    setattr(self._dialect, self._name, top._before)
+
+    def __call__(self, connection: Any, *rest: Any) -> None:
+        """Given the driver's connection for a COMMIT, and SQLAlchemy's where there are two phases."""
+        if not self._is_over and self._fault.strikes(further=True):
+            driver = connection.connection if isinstance(connection, Connection) else connection
+            self._strike(partial(self._original, connection, *rest), driver)
+        else:
+            self._original(connection, *rest)
