@@ -411,6 +411,15 @@ SYNC: dict[str, Form] = {
                 with a as s: work(s)
         """,
     ),
+    "enumerate": (
+        "raised",
+        "raised",
+        """
+        def f():
+            for number, a in enumerate(tries()):
+                with a as s: work(s)
+        """,
+    ),
     "islice of an iterator": (
         "raised",
         "raised",

@@ -12,6 +12,7 @@ See Note [Returning from a try].
 # - The exit is called by an instruction, too: a call where the body has ended, the begin of the handler after an error.
 #   What follows has to be exactly the few instructions that are known to lead straight to the head of that loop.
 # - In a generator whoever iterates may do the work, and then goes on without being told that there is another round.
+# What is not seen: a try that was kept, to be entered in a later run of the same `for` statement over something else.
 # Whatever else is found (statements behind the block, a block around it, a helper function, another call of the same
 # function, another Python, code of another compiler) means no: then the error is raised, which is never wrong.
 
@@ -26,14 +27,14 @@ from typing import NamedTuple
 
 _AWAITED = "(?:GET_AWAITABLE LOAD_CONST SEND (?:END_SEND )?)?"
 _AFTER_BODY = f"CALL {_AWAITED}POP_TOP "
-_AFTER_ERROR = (
+_AFTER_ERROR = (  # Python 3.14 leaves one value more
     f"WITH_EXCEPT_START {_AWAITED}(?:TO_BOOL )?POP_JUMP_(?:FORWARD_)?IF_TRUE POP_TOP POP_EXCEPT (?:POP_TOP ){{2,3}}"
 )
-_STRAIGHT = re.compile(f"(?:{_AFTER_BODY}|{_AFTER_ERROR})(?:JUMP_FORWARD |JUMP_BACKWARD )+(?:FOR_ITER|GET_ANEXT) ")
-_JUMPS = frozenset({"SEND", "JUMP_FORWARD", "JUMP_BACKWARD", "POP_JUMP_IF_TRUE", "POP_JUMP_FORWARD_IF_TRUE"})
-_ASKS = frozenset({"GET_ITER", "GET_AITER"})
+_BACK = "(?:JUMP_(?:FORWARD|BACKWARD|BACKWARD_NO_INTERRUPT) )+(?:FOR_ITER|GET_ANEXT) "
+_STRAIGHT = re.compile(f"(?:{_AFTER_BODY}|{_AFTER_ERROR}){_BACK}")
+_JUMP = re.compile("SEND|JUMP_FORWARD|JUMP_BACKWARD(_NO_INTERRUPT)?|POP_JUMP_(FORWARD_)?IF_TRUE")
 _HEADS = frozenset({"FOR_ITER", "GET_ANEXT"})
-_SILENT = frozenset({"NOP", "CACHE", "EXTENDED_ARG"})
+_SILENT = frozenset({"NOP", "EXTENDED_ARG"})
 _FEW = 24
 
 
@@ -62,15 +63,14 @@ def goes_on_to_next_round(asked: Place, left: Place) -> bool:
     steps = [step for step in dis.get_instructions(left.code) if step.opname not in _SILENT]
     way = _way_to_head(steps, left.at)
     names = "".join(f"{steps[at].opname} " for at in way)
-    before = steps[way[-1] - 1]
-    return _STRAIGHT.fullmatch(names) is not None and before.opname in _ASKS and before.offset == asked.at
+    return steps[way[-1] - 1].offset == asked.at and _STRAIGHT.fullmatch(names) is not None
 
 
 def _way_to_head(steps: list[dis.Instruction], start: int) -> list[int]:
     """Which instructions run, if each jump is made, as far as the head of a loop."""
     way = [_index(steps, start)]
     while len(way) < _FEW and (step := steps[way[-1]]).opname not in _HEADS:
-        way.append(_index(steps, step.argval if step.opname in _JUMPS else step.offset + 1))
+        way.append(_index(steps, step.argval if _JUMP.fullmatch(step.opname) else step.offset + 1))
     return way
 
 
