@@ -17,7 +17,7 @@ TABLES = (
     "CREATE TABLE above (id INT PRIMARY KEY)",
     "CREATE TABLE below (id INT PRIMARY KEY, n INT NOT NULL, code VARCHAR(4), few ENUM('a', 'b'), day DATE, p INT,"
     " small INT CHECK (small < 10), twice INT AS (2 * n) PERSISTENT, price DECIMAL(4, 2),"
-    " inverse INT AS (12 DIV small) PERSISTENT, narrow VARCHAR(9) CHARACTER SET latin1, place POINT,"
+    " inverse INT AS (12 DIV small) PERSISTENT, narrow VARCHAR(9) CHARACTER SET latin1, place POINT, known UUID,"
     " UNIQUE KEY code (code), CONSTRAINT n_is_small CHECK (n < 100),"
     " CONSTRAINT of_over FOREIGN KEY (p) REFERENCES above (id))",
     "CREATE TABLE parted (id INT) PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN (10),"
@@ -63,6 +63,7 @@ FAULTY = [
     Told(1906, Fault.GENERATED, None, None, "INSERT INTO below (id, n, twice) VALUES (2, 2, 5)"),
     Told(4025, Fault.CHECK, "n_is_small", None, "INSERT INTO below (id, n) VALUES (2, 100)"),
     Told(4025, Fault.CHECK, "small", "small", "INSERT INTO below (id, n, small) VALUES (2, 2, 10)"),
+    Told(4078, Fault.TYPE, None, "known", "INSERT INTO below (id, n, known) VALUES (2, 2, 7)"),
     Told(50007, Fault.TRIGGER, None, None, "INSERT INTO stern VALUES (1, 1)"),
 ]
 #: What no INSERT of one row meets here: other servers', older versions', or only with values that nobody could send.

@@ -59,7 +59,7 @@ _MARKED = re.compile(r"`((?:[^`]|``)+)`")
 _LAST_MARKED = re.compile(r"`((?:[^`]|``)+)`[^`]*\Z")
 _OF_KEY = re.compile(r"CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY \(`([^)]+)`\)")
 
-_BAD_VALUE = (1366, 1292)
+_BAD_VALUE = (1366, 1292, 4078)
 
 
 class Named(NamedTuple):
