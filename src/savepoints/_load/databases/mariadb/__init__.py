@@ -162,10 +162,8 @@ class Cutting:
     def _merge(self, prepared: Prepared, batch: Batch, cells: Cells, lines: list[str], outcome: Outcome) -> None:
         examiner, key = prepared.examiner, tuple(self._key)
         of_key = [name for name, columns in self._rules.uniques.items() if set(columns) == set(key)]
-        suspects = {*range(len(lines))}  # by a key that the server does not enforce, each row is looked up
-        if of_key:
-            suspects = examiner.suspects(cells, {*of_key, *self._broken}) | {at for at, _ in examiner.nulls(cells)}
-            suspects |= {*examiner.twice_by(key, cells, range(len(lines)))}
+        suspects = examiner.suspects(cells, {*of_key, *self._broken}) | {at for at, _ in examiner.nulls(cells)}
+        suspects |= {*examiner.twice_by(key, cells, range(len(lines)))}
         # what an INSERT would be refused for, an UPDATE with the same values is refused for, too; a key apart
         found = {} if batch.filled or self._on_update else examiner.breaks(batch, cells, sorted(suspects))
         others = {at: [why for why in reasons if why.kind != _UNIQUE] for at, reasons in found.items()}
