@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,10 +30,11 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    func,
     select,
     text,
 )
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, UserDefinedType
 
 from savepoints._databases import capabilities
 from tests.harness.world import World
@@ -67,6 +69,54 @@ class Short(TypeDecorator[str]):
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
         return None if value is None else f"<{value}>"
+
+
+class Read(TypeDecorator[str]):
+    """A type that has an opinion only of what it reads."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else f"read {value}"
+
+
+class Veiled(UserDefinedType[str]):
+    """A type of an application's own, which is stored otherwise: imagine a cipher."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "VARCHAR(20)"
+
+    def bind_processor(self, dialect: Any) -> Any:
+        return lambda value: None if value is None else f"<{value}>"
+
+
+class VeiledText(String):
+    """The same of a type of SQLAlchemy's."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Any) -> Any:
+        return lambda value: None if value is None else f"<{value}>"
+
+
+class Upper(TypeDecorator[str]):
+    """A type whose values go through a function of the database."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return func.upper(bindvalue)
+
+
+class Odd(float):
+    """As numpy's, which are floats and are written otherwise."""
+
+    def __repr__(self) -> str:
+        return f"np.float64({float(self)})"
 
 
 class Strange:
@@ -107,6 +157,8 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "a float too large": ("ratio", "1e400", "type"),
     "a whole number that no float is": ("ratio", 2**53 + 1, "type"),
     "no float": ("ratio", "x", "type"),
+    "a whole number that no float is, as a Decimal": ("ratio", Decimal(2**53 + 1), "type"),
+    "what would be nothing": ("ratio", Decimal("1e-400"), "type"),
     "an exponent in a whole number": ("number", "1e3", "type"),
     "a part of a whole number": ("number", 1.5, "type"),
     "not one at all": ("number", float("inf"), "type"),
@@ -132,6 +184,9 @@ KEPT: dict[str, tuple[str, Any, Any]] = {
     "zeros behind": ("price", Decimal("1.230000"), Decimal("1.23")),
     "zeros behind, as text": ("price", " 1.500 ", Decimal("1.5")),
     "a float of two digits": ("price", 0.1, Decimal("0.1")),
+    "a float of another class": ("price", Odd(1.5), Decimal("1.5")),
+    "a large float": ("ratio", "1e23", 1e23),
+    "nothing": ("ratio", "-0.0e-400", 0.0),
     "an exponent": ("price", "1e2", Decimal(100)),
     "less than nothing": ("price", "-.5", Decimal("-0.5")),
     "a large whole number": ("ratio", 2**60, float(2**60)),
@@ -186,6 +241,51 @@ async def test_what_a_column_would_not_keep_is_refused(world: World, form: str) 
             stored = {label: found[at][column] if at in found else told[at]
                       for at, (label, (column, _, _)) in enumerate(KEPT.items(), len(REFUSED))}  # fmt: skip
             assert stored == {label: value for label, (_, _, value) in KEPT.items()}
+
+
+@pytest.mark.parametrize("form", ["mappings", "tuples", "file"])
+@pytest.mark.parametrize("on_conflict", ["reject", "update"])
+async def test_types_of_an_application_are_asked(world: World, form: str, on_conflict: Any, tmp_path: Path) -> None:
+    types = {"read": Read, "veiled": Veiled, "veiled_text": VeiledText(20), "upper": Upper}
+    names = ["id", *types]
+    rows: Any = [(1, *["a"] * len(types)), (2, *[None] * len(types))]
+    if form == "mappings":
+        rows = [dict(zip(names, rows[0], strict=True)), {"id": 2}]
+    elif form == "file":
+        rows = tmp_path / "rows.csv"
+        rows.write_text(f"{','.join(names)}\n1{',a' * len(types)}\n2{',' * len(types)}\n")
+    with made(world, **types) as table:
+        async with world.transaction(world.source, rollback=True) as target:
+            for _ in range(2 if on_conflict == "update" else 1):
+                report = await world.load(target, table, rows, on_conflict=on_conflict)
+                assert report.rejects[:] == []
+            await target.execute(table.insert(), [{"id": 3, **dict.fromkeys(types, "a")}])  # the slow way
+            given, empty, slow = (await target.execute(text("SELECT * FROM values_of ORDER BY id"))).all()
+            assert given[1:] == slow[1:]  # some drivers' dialects take no processor of a String of somebody's
+            assert (given[1:3], given[4]) == (("a", "<a>"), "A")
+            assert empty[1:] == (None,) * len(types)
+
+
+@pytest.mark.lacks("untyped")  # whose numbers are floats
+async def test_all_digits_of_an_exact_number(world: World) -> None:
+    digits = [Decimal("9007199254740993"), Decimal("0.12345678901234567890"), 2**53 + 1]
+    with made(world, exact=Numeric(40, 20)) as table:
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, [{"id": at, "exact": one} for at, one in enumerate(digits)])
+            assert report.rejects[:] == []
+            found = (await target.execute(select(table.c.exact).order_by(table.c.id))).scalars().all()
+            assert [*found] == digits
+
+
+async def test_a_field_that_is_not_there_is_null(world: World) -> None:
+    """Of a type that makes something of None, too: it is left out, as in an INSERT."""
+    with made(world, doc=JSON, name=String(5)) as table:
+        rows = [{"id": 1, "doc": {"a": 1}}, {"id": 2, "name": "x"}, {"id": 3, "doc": None}]
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, rows)
+            assert report.loaded == 3
+            empty = await target.execute(text("SELECT id FROM values_of WHERE doc IS NULL"))
+            assert empty.scalars().all() == [2]
 
 
 async def test_no_number_is_refused_where_it_would_be_null_or_an_error(world: World) -> None:

@@ -70,12 +70,12 @@ class Conversion:
             self._plain, self._parse = frozenset({_NONE}), moments.without_zone(self._parse)
         self._read = _READ.get(self._parse)
         decorated = self._decorate is not None or isinstance(kind, (types.TypeDecorator, types.Enum))
-        read_here = decorated or isinstance(kind, types.LargeBinary)
+        read_here = decorated or isinstance(kind, types.LargeBinary) or _processes(kind)
         self._served = served and not read_here and (from_text or not isinstance(kind, types.JSON))
         self._length = None if served or isinstance(kind, types.Enum) else _length(kind)
         if isinstance(kind, types.String) and self._processor is not None and not decorated:
             self._plain, self._parse, self._length = frozenset({_NONE}), _as_it_is, None  # a SET knows what it takes
-        self._nulls = isinstance(column.type, (types.TypeDecorator, types.JSON)) and not from_text
+        self._nulls = of_none(column.type) and not from_text
         self._reasons: dict[type, Reason] = {}  # they are the same for all rows
         #: Whether all cells of a class are as the column keeps them; of other classes nobody has to ask.
         self._looks: dict[type, Callable[[Sequence[Any], set[type]], bool]] = {str: self._fits}
@@ -204,6 +204,11 @@ class Conversion:
         return self._reasons.setdefault(type(error), found)
 
 
+def of_none(kind: types.TypeEngine[Any]) -> bool:
+    """Whether the type may make more of None than NULL, as JSON does."""
+    return isinstance(kind, (types.TypeDecorator, types.JSON))
+
+
 def _texts(cells: Sequence[Any], kinds: set[type]) -> Sequence[str]:
     """The texts of a column."""
     if len(kinds) == 1:
@@ -255,7 +260,8 @@ def _impl(
     inner, decorate, processor = _impl(impl.impl_instance, dialect, served=served)
     if decorate is not None:  # one in another
         return impl, None, impl.bind_processor(dialect)
-    return inner, impl.process_bind_param, processor
+    own = cls.process_bind_param is not types.TypeDecorator.process_bind_param
+    return inner, impl.process_bind_param if own else None, processor
 
 
 def _rule(
@@ -282,9 +288,15 @@ def _of_numbers(
 ) -> tuple[frozenset[type], Parse]:
     if isinstance(kind, types.Float):
         return frozenset({_NONE, float, int}), numbers.floating(nans=nans)
-    native = dialect.supports_native_decimal
+    native = dialect.supports_native_decimal or type(kind).bind_processor is not types.Numeric.bind_processor
     exact = {_NONE, int, Decimal} if native and nans and digits is None else {_NONE}
     return frozenset(exact), numbers.decimal(digits, native=native, nans=nans)
+
+
+def _processes(kind: types.TypeEngine[Any]) -> bool:
+    """Whether a type of the application's own makes something else of its values."""
+    found = type(kind).bind_processor
+    return getattr(found, "__module__", "").partition(".")[0] != "sqlalchemy"
 
 
 def _holds_bytes(kind: types.TypeEngine[Any]) -> bool:

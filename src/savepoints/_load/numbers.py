@@ -66,7 +66,7 @@ def exact(value: Any) -> Decimal:
     if isinstance(value, bool):
         raise TypeError
     if isinstance(value, float):
-        return Decimal(repr(value))
+        return Decimal(float.__repr__(value))  # a class derived from it may write itself otherwise
     return Decimal(_digits(value) if isinstance(value, str) else operator.index(value))
 
 
@@ -102,11 +102,22 @@ def floating(*, nans: bool) -> Callable[[Any], float]:
             raise Rounded
         if isinstance(value, int) and found != value:
             raise Rounded
+        if isinstance(value, (str, Decimal)) and not _near(found, exact(value)):
+            raise Rounded
         if isnan(found) and not nans:
             raise ValueError
         return found
 
     return read
+
+
+def _near(found: float, value: Decimal) -> bool:
+    """Whether a float stands for a number: for one that is written without a fraction only if it is the same."""
+    if not value.is_finite():
+        return True
+    if value.as_tuple().exponent == 0:
+        return Decimal(found) == value
+    return found != 0 or value == 0
 
 
 def are_whole_floats(cells: Sequence[Any], kinds: set[type]) -> bool:

@@ -63,6 +63,13 @@ def _bound(bind: Any, dialect: Dialect) -> Any:
     return bind.effective_value if processor is None else processor(bind.effective_value)
 
 
+def wraps_values(table: Table) -> bool:
+    """Whether SQLAlchemy puts SQL around the values of a column, which is a part of its own statements only."""
+    return any(
+        column.type.bind_expression(bindparam("value", type_=column.type)) is not None for column in table.columns
+    )
+
+
 def insertion(table: Table, columns: Columns, dialect: Dialect) -> Statement:
     """INSERT of one row with these columns; defaults that are SQL are part of it."""
     names = [column.key for column in columns]

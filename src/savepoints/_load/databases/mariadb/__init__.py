@@ -25,6 +25,7 @@ from savepoints._load.databases.mariadb.sending import AFTER, ROWS, SPARE, Into,
 from savepoints._load.fields import by_expression
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
+from savepoints._load.statements import wraps_values
 
 #: The first version whose errors tell the number of the row.
 ROW_NUMBER = (10, 7)
@@ -44,6 +45,8 @@ def algorithm(job: Job) -> Algorithm:
         return Bisection(job, "compound statements have another form in the sql_mode ORACLE")
     if job.capabilities.database != "mariadb" or tuple(version[:2]) < ROW_NUMBER:
         return Bisection(job, "errors do not tell the number of a row here, as those of MariaDB do from 10.7 on")
+    if wraps_values(job.table):
+        return Bisection(job, "a type of the table puts SQL around its values")
     return Cutting(job, Rules(job.connection, job.table, table))
 
 

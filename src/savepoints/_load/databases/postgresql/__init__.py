@@ -24,6 +24,7 @@ from savepoints._load.databases.postgresql.sql import send
 from savepoints._load.databases.postgresql.staging import Staging, Vanished, judge_error
 from savepoints._load.databases.postgresql.text import Unwritable, Writer, written
 from savepoints._load.intake import Batch
+from savepoints._load.statements import wraps_values
 
 # Note [The size of a chunk]
 # A COPY costs as much as some 450 rows, for the server makes room for a thousand at once, and the client sends three
@@ -49,6 +50,8 @@ def algorithm(job: Job) -> Algorithm:
         return Cautious(job, rules, f"COPY through {job.capabilities.driver} is not known")
     if not rules.staged:
         return Cautious(job, rules, "there is no right to temporary tables, or no PL/pgSQL")
+    if wraps_values(job.table):
+        return Cautious(job, rules, "a type of the table puts SQL around its values")
     return Copying(job, driver, rules)
 
 
