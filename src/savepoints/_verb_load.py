@@ -106,8 +106,9 @@ def load(
             any order. By default the primary key for ``update``, any unique key for ``skip``; a row that is a duplicate
             by other keys only is rejected.
         max_rejected: So many rows may be rejected; with one more the load is undone.
-        max_rejected_ratio: Such a share of the rows, from 0 to 1, looked at after 1,000 rows and at the end. Without a
-            limit a load stops where more than half of its first 1,000 rows were rejected.
+        max_rejected_ratio: Such a share of all rows, from 0 to 1, may be rejected; with more the load is undone at its
+            end. If ``max_rejected`` is not given, a load stops after its first 1,000 rows if more than half of these
+            were rejected, or more than this share where that is larger.
         rejects: Where to write rejected rows: a new file (``.jsonl``, exact, or ``.csv``), which is made if there are
             any, or a table in the same transaction (`rejects_table`).
         rollback: A dry run: everything is done, and undone at the end.

@@ -30,6 +30,9 @@ Row = dict[str, Any]
 LENGTH = 5
 TYPES: dict[Kind, Any] = {"number": Integer(), "text": String(LENGTH), "day": Date()}
 KINDS: dict[str, Kind] = {"a": "number", "b": "number", "s": "text", "t": "text", "d": "day", "of": "number"}
+#: Names that a loader might have thought nobody else uses.
+SHORT = ("n", "k0", "c0")
+KINDS |= dict.fromkeys(SHORT, "number")
 
 #: What the parents are; they are there before each case.
 PARENTS = (1, 2, 3)
@@ -128,6 +131,7 @@ class Case:
 def good(schema: Schema, number: int) -> Row:
     """A row that collides with no other, and breaks no rule that it can help breaking."""
     values: Row = {"a": number, "b": number + 1, "s": f"s{number}", "t": f"t{number}", "d": DEFAULTS["day"], "of": 1}
+    values |= dict.fromkeys(SHORT, number)
     for names, referred in schema.parents:
         values |= {"owner": {names[0]: 1}, "pair": dict(zip(names, PAIRS[0], strict=False)), "itself": {}}[referred]
         if referred == "itself":
@@ -177,7 +181,7 @@ _BAD: dict[Kind, st.SearchStrategy[Any]] = {
 @st.composite
 def schemas(draw: st.DrawFn) -> Schema:
     """Tables with up to three keys, with rules of each kind."""
-    names = ["a", "b", *sorted(draw(st.sets(st.sampled_from(["s", "t", "d", "of"]))))]
+    names = ["a", "b", *sorted(draw(st.sets(st.sampled_from(["s", "t", "d", "of", *SHORT]))))]
     fields = tuple(
         Field(name, draw(st.booleans()), draw(st.sampled_from(["", "", "python", "server"]))) for name in names
     )
@@ -185,6 +189,7 @@ def schemas(draw: st.DrawFn) -> Schema:
     primary = draw(st.sampled_from([("a",), ("a",), ("a", "b"), ()]))
     uniques = tuple(draw(st.lists(keys.filter(lambda key: key != primary), max_size=2, unique_by=frozenset)))
     checks = draw(st.sets(st.sampled_from(["a >= 0", "b >= 0", "a <= b", "a <> 4"]), max_size=2))
+    checks |= {f"{name} > 0" for name in SHORT if name in names}
     parents: list[tuple[tuple[str, ...], str]] = []
     if "of" in names and draw(st.booleans()):
         parents.append((("of",), "owner"))

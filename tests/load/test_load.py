@@ -180,6 +180,45 @@ async def test_the_wrong_file_is_noticed(world: World) -> None:
         assert await ids(target) == []
 
 
+def some(bad: int, good_ones: int) -> list[dict[str, Any]]:
+    """Bad rows in front of good ones."""
+    return [*(good(number, name=None) for number in range(bad)), *map(good, range(bad, bad + good_ones))]
+
+
+#: Rows, the options of the load, and after how many rows it stops, if it does.
+SHARES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], int | None]] = {
+    "half of the first": (some(500, 1500), {}, None),
+    "more than half of the first, less of all": (some(501, 2000), {}, 1000),
+    "nearly all of the first": (some(999, 5000), {}, 1000),
+    "half of the first, and more behind": ([*map(good, range(500)), *some(2000, 0)], {}, None),
+    "less than 1,000 rows": (some(900, 50), {}, None),
+    "a share of all that is more in the first": (some(100, 1900), {"max_rejected_ratio": 0.05}, None),
+    "a share of all, by one more": (some(101, 1899), {"max_rejected_ratio": 0.05}, 2000),
+    "a share that no float is": (some(29, 71), {"max_rejected_ratio": 0.29}, None),
+    "more than half of the first, and a share is allowed": (some(501, 2000), {"max_rejected_ratio": 0.05}, 1000),
+    "more than half of the first, and more is allowed": (some(600, 900), {"max_rejected_ratio": 0.6}, None),
+    "more of the first than is allowed": (some(801, 1200), {"max_rejected_ratio": 0.8}, 1000),
+    "so many that are allowed": (some(999, 1000), {"max_rejected": 999}, None),
+}
+
+
+@pytest.mark.needs("core", "sync")
+@pytest.mark.parametrize("on_conflict", ["reject", "skip"])  # other ways, and other pieces
+@pytest.mark.parametrize("case", SHARES)
+async def test_shares_are_looked_at_after_the_same_rows_everywhere(world: World, case: str, on_conflict: str) -> None:
+    rows, options, stops = SHARES[case]
+    bad = sum(row["name"] is None for row in rows)
+    async with world.transaction(world.source, rollback=True) as target:
+        if stops is None:
+            report = await world.load(target, product, rows, on_conflict=on_conflict, **options)
+            assert (report.read, report.rejected) == (len(rows), bad)
+            return
+        with pytest.raises(LoadLimitExceeded) as caught:
+            await world.load(target, product, rows, on_conflict=on_conflict, **options)
+        found = caught.value.report
+        assert (found.read, found.rejected) == (stops, sum(row["name"] is None for row in rows[:stops]))
+
+
 async def test_duplicates_are_skipped_or_update(world: World) -> None:
     async with world.transaction(world.source) as target:
         await world.load(target, product, [good(1), good(2)])
@@ -222,6 +261,8 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no such conflict": ({"on_conflict": "ignore"}, BadInput, "ignore"),
     "no such key": ({"on_conflict": "update", "key": "cod"}, BadInput, "near: code"),
     "no such table": ({"into": "produkt"}, BadInput, "near: product"),
+    "an empty name": ({"into": ""}, BadInput, "no table ''"),
+    "a schema alone": ({"into": "main."}, BadInput, "no table 'main.'"),
     "no table at all": ({"into": 7}, WrongArgument, "int"),
     "no rows": ({"rows": 7}, WrongArgument, "int"),
     "one row alone": ({"rows": {"id": 1}}, WrongArgument, "dict"),

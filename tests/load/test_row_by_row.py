@@ -18,7 +18,7 @@ from sqlalchemy import select
 from savepoints._load import databases
 from savepoints._load.intake import Intake, Piece
 from tests.harness.world import World
-from tests.load.cases import Case, Field, OnConflict, Schema, as_text, cases
+from tests.load.cases import SHORT, Case, Field, OnConflict, Schema, as_text, cases
 from tests.load.oracle import Slow, contents, orphaned_by_order
 
 TWO_KEYS = Schema((Field("a", False), Field("s", True)), ("a",), (("s",),))
@@ -86,6 +86,35 @@ KNOWN = [
     ),
     # a number that the driver cannot send
     Case(TWO_KEYS, (), ({"a": 0, "s": "x"}, {"a": 2**70, "s": "y"}, {"a": 2**70, "s": "\ud800"}, {"a": 3, "s": "z"})),
+    # rows with differing columns, of which some break a check: who was there is found for the others as before
+    *(
+        Case(
+            Schema((Field("a", False), Field(name, True), Field("s", True)), ("a",), (), (f"{name} > 0",)),
+            before,
+            ({"a": 1, name: 0}, {"a": 2, name: 5}, {"a": 2, name: 6, "s": "y"}, {"a": 2, name: 0}, {"a": 2, "s": "z"}),
+            on_conflict=on_conflict,
+        )
+        for name in ("b", *SHORT)
+        for before in ((), ({"a": 2, name: 9, "s": "x"},))
+        for on_conflict in CONFLICTS
+    ),
+    # a duplicate that breaks a check by what it leaves out, or by what it has, is not skipped
+    *(
+        Case(
+            Schema((Field("a", False), Field("b", True, who), Field("s", True)), ("a",), (("s",),), ("a <= b",)),
+            ({"a": 3, "b": 7, "s": "x"},),
+            ({"a": 3, "s": "y"}, {"a": 4, "b": 7, "s": "x"}, {"a": 3, "b": 1, "s": "x"}, {"a": 5, "s": "x"}),
+            on_conflict="skip",
+        )
+        for who in ("python", "server")
+    ),
+    # a key that only the database knows to be the same, alone between others that are
+    Case(
+        Schema((Field("s", False), Field("a", False)), ("s",)),
+        (),
+        tuple({"s": text, "a": number} for number, text in enumerate(["e", "x", "x", "é", "x"])),
+        on_conflict="update",
+    ),
     # a column that is left out is not NULL
     Case(Schema((Field("a", False), Field("b", False, "server"))), (), ({"a": 1}, {"a": 2, "b": None}, {"a": 3})),
 ]

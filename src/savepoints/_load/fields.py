@@ -134,6 +134,8 @@ def _mapped(found: Any) -> tuple[Table, Mapper[Any]]:
 def _reflected(connection: Connection, name: str) -> Table:
     schema, _, table = name.rpartition(".")
     looked = inspect(connection)
+    if not table:  # some databases would only say that it is no name
+        raise missing(connection, name, None)
     if looked.has_table(name):
         return Table(_spelled(looked, name, None), MetaData(), autoload_with=connection)
     if schema and looked.has_table(table, schema=schema):

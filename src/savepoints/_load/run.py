@@ -28,10 +28,8 @@ from savepoints._load.tables import check_table, insert_rejects
 from savepoints._load.written import check_file, write
 from savepoints._model.levels import SavepointLevel
 
-#: The share of rejects is looked at when so many rows were read, and at the end.
-SHARE_AFTER = 1000
-#: Without a limit a load still stops when more than this share of the first rows is bad: it is the wrong file.
-WRONG_FILE = 0.5
+#: It is the wrong file if of so many first rows more than this share is bad, and no limit allows it.
+FIRST, WRONG_FILE = 1000, 0.5
 #: Seconds between two calls of ``progress``.
 OFTEN = 0.2
 
@@ -141,12 +139,11 @@ class _Run:
             updates=key if options.on_conflict == "update" else (),
         )
         self._told = 0.0
-        self._looked = False  # whether it is the wrong file
 
     def all(self) -> None:
         """All rows, piece by piece."""
         report = self.report
-        while (piece := self._intake.piece(self._algorithm.rows)) is not None:
+        while (piece := self._intake.piece(self._count())) is not None:
             report.read += len(piece.taken.rows)
             skipped: dict[int, Reason] = {}
             for batch in piece.batches:
@@ -159,6 +156,11 @@ class _Run:
         report.check_ledger()
         self._check_limits(final=True)
         self._tell(final=True)
+
+    def _count(self) -> int:
+        """So many rows are taken next: the first ones end where all databases look at them."""
+        first = FIRST - self.report.read
+        return min(self._algorithm.rows, first) if first > 0 else self._algorithm.rows
 
     def _enter(self, piece: Piece, outcome: Outcome, skipped: dict[int, Reason]) -> None:
         self.report.loaded += outcome.loaded
@@ -191,15 +193,13 @@ class _Run:
         """Stop where more rows are bad than was allowed."""
         report, options = self.report, self._options
         most, share = options.max_rejected, options.max_rejected_ratio
-        enough = report.read >= SHARE_AFTER or final
+        bad = report.rejected / max(report.read, 1)  # 29 of 100 are 0.29, and 0.29 of 100 are less than 29
         if most is not None and report.rejected > most:
             self._exceeded(f"{most} may be")
-        elif share is not None and enough and report.rejected > share * report.read:
+        elif final and share is not None and bad > share:
             self._exceeded(f"{share:.2%} may be")
-        elif most is None and share is None and report.read >= SHARE_AFTER and not self._looked:
-            self._looked = True
-            if report.rejected > WRONG_FILE * report.read:
-                self._exceeded("it looks like the wrong file, or shifted columns")
+        elif most is None and report.read == FIRST and bad > max(WRONG_FILE, share or 0):
+            self._exceeded("it looks like the wrong file, or shifted columns")
 
     def _exceeded(self, why: str) -> None:
         report = self.report

@@ -158,8 +158,10 @@ class Cutting:
 
     def _is_sure(self, examiner: Examiner, reasons: list[Reason]) -> bool:
         kinds = {why.kind for why in reasons}
-        if self._job.on_conflict == "skip" and kinds == _DUPLICATE_AND_ORPHAN:
-            return False  # which of the two the server meets first tells whether it is skipped
+        if self._job.on_conflict == "skip" and (
+            kinds == _DUPLICATE_AND_ORPHAN or (kinds == {_UNIQUE} and not examiner.all_known)
+        ):
+            return False  # what the server meets first tells whether it is skipped
         return any((why.kind, None if why.kind == _NOT_NULL else why.constraint) in examiner.sure for why in reasons)
 
     def _merge(self, prepared: Prepared, batch: Batch, cells: Cells, lines: list[str], outcome: Outcome) -> None:

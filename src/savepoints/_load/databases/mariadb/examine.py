@@ -20,6 +20,9 @@ Found = dict[int, list[Reason]]
 #: As an INSERT does, it reads what is there now, whatever older state the transaction sees.
 _NOW = " LOCK IN SHARE MODE"
 
+#: Names beside those of columns, which conditions of checks are over as well: nobody has a column of such a name.
+_NUMBER, _CELL, _TEST = "savepoints_number", "savepoints_cell_{}", "savepoints_test_{}"
+
 #: So many keys of parents that are there are kept in mind, for each foreign key.
 KNOWN = 100_000
 
@@ -35,6 +38,7 @@ class Examiner:
     Attributes:
         sure: The rules that are asked in just the words in which the server itself looks at them: what breaks one of
             these is refused for certain. None are where a trigger may change a row before.
+        all_known: No check and no foreign key is over a column that rows do not hold.
     """
 
     def __init__(self, rules: Rules, names: Sequence[str], ask: Ask) -> None:
@@ -45,6 +49,7 @@ class Examiner:
         self._uniques = {name: columns for name, columns in rules.uniques.items() if known >= set(columns)}
         self._foreign_keys = [one for one in rules.foreign_keys if known >= set(one.columns)]
         self._checks = dict(self._known_checks())
+        self.all_known = len(self._checks) == len(rules.checks) and len(self._foreign_keys) == len(rules.foreign_keys)
         self._not_null = [name for name in names if name in rules.columns and rules.columns[name].not_null]
         self._parents: dict[str, set[Any]] = defaultdict(set)
         self.sure = frozenset() if rules.triggered else frozenset(self._sure_ones())
@@ -97,15 +102,15 @@ class Examiner:
         uniques = [columns for name, columns in self._uniques.items() if name in names]
         if not (checks or uniques):
             return ()
-        tests, joins = [f"c{at}" for at in range(len(checks))], []
+        tests, joins = [f"x.{_TEST.format(at)}" for at in range(len(checks))], []
         for at, columns in enumerate(uniques):
             joins.append(f" LEFT JOIN {self._rules.table} t{at} ON {self._same(f't{at}', columns, columns, 'x')}")
             tests.append(f"t{at}.{quote(columns[0])} IS NOT NULL")
         used = [*(name for _, some in checks for name in some), *(name for columns in uniques for name in columns)]
-        broken = "".join(f", ({sql}) IS FALSE AS c{at}" for at, (sql, _) in enumerate(checks))
+        broken = "".join(f", ({sql}) IS FALSE AS {_TEST.format(at)}" for at, (sql, _) in enumerate(checks))
         given_rows = self._given(list(dict.fromkeys(used)), cells, range(len(cells[0])))
         where = " OR ".join(f"({test})" for test in tests)
-        sql = f"{given_rows}, x AS (SELECT v.*{broken} FROM v) SELECT x.n FROM x{''.join(joins)} WHERE {where}"
+        sql = f"{given_rows}, x AS (SELECT v.*{broken} FROM v) SELECT x.{_NUMBER} FROM x{''.join(joins)} WHERE {where}"
         return [number for (number,) in self._ask(sql)]
 
     def _unparented(self, cells: Cells, names: Collection[str | None]) -> Iterator[int]:
@@ -189,17 +194,19 @@ class Examiner:
         if not isinstance(rows, range):
             chosen = [[column[at] for at in rows] for column in chosen]
         values = map(",".join, zip(map(str, rows), *chosen, strict=True))
-        plain = ", ".join(f"k{at}" for at in range(len(columns)))
-        names = ", ".join(map(self._rules.quote, columns))
-        forms = ", ".join(self._rules.columns[name].compared(f"k{at}") for at, name in enumerate(columns))
-        return f"WITH w(n, {plain}) AS (VALUES ({'),('.join(values)})), v(n, {names}) AS (SELECT n, {forms} FROM w)"
+        plain = [_CELL.format(at) for at in range(len(columns))]
+        given = ", ".join((_NUMBER, *plain))
+        names = ", ".join((_NUMBER, *map(self._rules.quote, columns)))
+        forms = [self._rules.columns[name].compared(cell) for name, cell in zip(columns, plain, strict=True)]
+        form = ", ".join((_NUMBER, *forms))
+        return f"WITH w({given}) AS (VALUES ({'),('.join(values)})), v({names}) AS (SELECT {form} FROM w)"
 
     def _broken(self, batch: Batch, cells: Cells, rows: Sequence[int]) -> Iterator[tuple[int, Reason]]:
         if not self._checks:
             return
         used = list(dict.fromkeys(name for _, names in self._checks.values() for name in names))
         tests = [f"({sql}) IS FALSE" for sql, _ in self._checks.values()]
-        sql = f"{self._given(used, cells, rows)} SELECT n, {', '.join(tests)} FROM v WHERE {' OR '.join(tests)}"
+        sql = f"{self._given(used, cells, rows)} SELECT {_NUMBER}, {', '.join(tests)} FROM v WHERE {' OR '.join(tests)}"
         for number, *told in self._ask(sql):
             for breaks, (name, (_, columns)) in zip(told, self._checks.items(), strict=True):
                 if breaks:
@@ -208,7 +215,7 @@ class Examiner:
     def _anti_join(self, one: ForeignKey, cells: Cells, rows: Iterable[int], lock: str = _NOW) -> str:
         given = " AND ".join(f"v.{self._rules.quote(column)} IS NOT NULL" for column in one.columns)
         there = f"SELECT 1 FROM {one.parent} p WHERE {self._same('p', one.referred, one.columns)}{lock}"
-        return f"{self._given(one.columns, cells, rows)} SELECT n FROM v WHERE {given} AND NOT EXISTS ({there})"
+        return f"{self._given(one.columns, cells, rows)} SELECT {_NUMBER} FROM v WHERE {given} AND NOT EXISTS ({there})"
 
     def _orphans(self, batch: Batch, cells: Cells, rows: Sequence[int]) -> Iterator[tuple[int, Reason]]:
         for one in self._foreign_keys:
@@ -220,7 +227,7 @@ class Examiner:
         key = ", ".join(f"t.{self._rules.quote(column)}" for column in self._rules.primary) or "NULL"
         for name, columns in self._uniques.items():
             there = f"v JOIN {self._rules.table} t ON {self._same('t', columns, columns)}"
-            sql = f"{self._given(columns, cells, rows)} SELECT STRAIGHT_JOIN v.n, {key} FROM {there}{_NOW}"
+            sql = f"{self._given(columns, cells, rows)} SELECT STRAIGHT_JOIN v.{_NUMBER}, {key} FROM {there}{_NOW}"
             for number, *primary in self._ask(sql):
                 with_it = dict(zip(self._rules.primary, primary, strict=False)) or None
                 yield number, self.duplicate(name, with_it)

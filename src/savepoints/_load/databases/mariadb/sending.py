@@ -144,7 +144,7 @@ class Sender:
                 else:
                     self._plain(into, lines, at, stop)
             except DBAPIError as error:
-                at = self._stopped(error, at, stop, some, suspects, sent)
+                at = self._stopped(error, at, stop, some, suspects, sent, plain=alone is None)
                 stops += 1
                 if stops > STOPS:  # nobody has foreseen them: the more there are, the more rows stand alone
                     behind = 1 + min((one for one in suspects if one >= at), default=at)
@@ -222,9 +222,12 @@ class Sender:
         return self._capabilities.fault(_Told(code, text))
 
     def _stopped(
-        self, error: DBAPIError, start: int, stop: int, alone: list[int], suspects: set[int], sent: Sent
+        self, error: DBAPIError, start: int, stop: int, alone: list[int], suspects: set[int], sent: Sent, *, plain: bool
     ) -> int:
-        """Which row an INSERT failed at, and where to go on. An error that is no row's fault passes."""
+        """Which row an INSERT failed at, and where to go on. An error that is no row's fault passes.
+
+        A row that was the only one of its INSERT is known to be refused if nothing else would be sent for it (plain).
+        """
         refusal = self.refusal(error)
         log, there, told, row, code = self._position()
         at = start
@@ -235,7 +238,7 @@ class Sender:
             sent.there |= {one for one in _numbers(there) if one < at} - refused.keys()
         first = next((one for one in alone if one >= at), stop)  # where the run that failed ends
         bad = at + int(row or 1) - 1
-        if at in suspects or (bad == at and first - at <= 1):
+        if at in suspects or (plain and bad == at and first - at <= 1):
             sent.refused[at] = refusal
             return at + 1
         if not at <= bad < first or not row or int(code) != refusal.code:

@@ -88,7 +88,11 @@ class Judge:
         self._foreign_keys = [one for one in rules.foreign_keys if known.issuperset(one.columns) and not one.own]
         self._own_keys = [one for one in rules.foreign_keys if one.own and known.issuperset(one.columns + one.referred)]
         # where rows are updated, what looks like a duplicate by another key may be the row itself
-        self._uniques = [one for one in rules.uniques if known.issuperset(one.columns) and not updates]
+        # and where they are skipped, a check that also sees what the database fills in comes before the key
+        unsure = updates or (
+            skips is not None and any(known & one.columns and one.columns - known for one in rules.checks)
+        )
+        self._uniques = [] if unsure else [one for one in rules.uniques if known.issuperset(one.columns)]
         judged = {one.name for one in self._own_keys}
         #: Nothing but the order of the rows decides who is a parent of whom, and that is known here.
         self.foresees_order = not any(
