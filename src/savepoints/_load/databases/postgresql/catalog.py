@@ -161,10 +161,12 @@ SELECT c.conname, c.contype, c.condeferrable, c.condeferred, c.confmatchtype,
             AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass AND f.provolatile <> 'i') AS volatile
 FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
     LEFT JOIN pg_class p ON p.oid = c.confrelid LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
-WHERE c.conrelid = CAST(:oid AS oid) AND c.contype IN ('c', 'f', 'p', 'u', 'x')
+WHERE c.conrelid = CAST(:oid AS oid) AND c.contype IN ('c', 'f', 'p', 'u', 'x', 't')
+    AND (c.contype <> 't' OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = c.oid
+                                     AND t.tgtype & CAST(:events AS integer) <> 0))
     AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = c.conparentid AND whole.conrelid = c.conrelid)
 ORDER BY c.conname
-""")  # a foreign key to a partitioned table has an entry for each partition, too
+""")  # 't' is a constraint trigger. A foreign key to a partitioned table has an entry for each partition, too
 
 _INDEXES = text(f"""
 SELECT i.indexrelid::regclass::text AS sql, c.relname, i.indisprimary, i.indpred IS NOT NULL AS partial,
@@ -181,7 +183,8 @@ WHERE i.indrelid = CAST(:oid AS oid) AND i.indisunique AND i.indislive ORDER BY 
 
 def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
     """The rules of a table, for rows that are inserted, and may be updated."""
-    found = connection.execute(_TABLE, {"name": table_name(table), "events": 4 | 16 if updates else 4}).one()
+    events = 4 | 16 if updates else 4
+    found = connection.execute(_TABLE, {"name": table_name(table), "events": events}).one()
     listed = connection.execute(_COLUMNS, {"oid": found.oid}).all()
     columns = {
         one.attname: Column(one.attname, one.type, one.domain, one.collation, one.not_null, one.filled, one.exact)
@@ -202,7 +205,7 @@ def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
         rules.left["row triggers"] = "they may change a row"
     if kind == "p" or found.relispartition:
         rules.left["partitions"] = "a row may have no place"
-    for one in connection.execute(_CONSTRAINTS, {"oid": found.oid}):
+    for one in connection.execute(_CONSTRAINTS, {"oid": found.oid, "events": events}):
         _constraint(rules, one)
     for one in connection.execute(_INDEXES, {"oid": found.oid}):
         _index(rules, one)
