@@ -190,7 +190,8 @@ class Staging:
             return True
         try:
             with self._job.savepoint():
-                if (self._sent_again(lines, out) if self.copied else self._selected(stage, out)) != good:
+                copied = self.copied and lines.batch.columns  # COPY takes no row without columns
+                if (self._sent_again(lines, out) if copied else self._selected(stage, out)) != good:
                     raise Vanished
         except Vanished:
             return False
