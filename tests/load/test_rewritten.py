@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, create_engine
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
 
 from savepoints import BadInput, load, transaction
+from tests.harness.world import World
 
 metadata = MetaData()
 ruled = Table("ruled", metadata, Column("id", Integer, primary_key=True, autoincrement=False), Column("size", Integer))
@@ -30,3 +31,39 @@ def test_a_view_of_sqlite_is_refused(trigger: bool) -> None:
             load(connection, view, ROWS)
         assert connection.exec_driver_sql("SELECT * FROM base").all() == []
     engine.dispose()
+
+
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
+@pytest.mark.parametrize("does", ["NOTHING", "UPDATE item SET name = 'seen'"])
+async def test_a_table_with_rules_that_replace_an_insert_is_refused(world: World, does: str) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection)
+        connection.exec_driver_sql(f"CREATE RULE instead AS ON INSERT TO ruled WHERE new.size = 3 DO INSTEAD {does}")
+    async with world.transaction(world.source, rollback=True) as target:
+        with pytest.raises(BadInput, match="'instead'"):
+            await world.load(target, ruled, ROWS)
+        assert (await target.execute(select(ruled))).all() == []
+
+
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
+async def test_a_rule_that_replaces_an_update_is_refused_where_rows_may_be_updated(world: World) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection)
+        connection.exec_driver_sql("CREATE RULE instead AS ON UPDATE TO ruled WHERE new.size = 3 DO INSTEAD NOTHING")
+    async with world.transaction(world.source, rollback=True) as target:
+        assert (await world.load(target, ruled, ROWS)).loaded == 3
+        with pytest.raises(BadInput, match="'instead'"):
+            await world.load(target, ruled, ROWS, on_conflict="update")
+
+
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
+async def test_a_rule_that_does_something_else_too(world: World) -> None:
+    with world.aside.begin() as connection:
+        metadata.create_all(connection)
+        connection.exec_driver_sql(
+            "CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO item VALUES (new.id, 'seen')"
+        )
+    async with world.transaction(world.source, rollback=True) as target:
+        report = await world.load(target, ruled, [*ROWS, {"id": 4, "size": "many"}])
+        assert (report.loaded, [one.number for one in report.rejects]) == (3, [2, 4])
+        assert await world.seen(target) == [(1, "seen"), (2, "seen"), (3, "seen")]

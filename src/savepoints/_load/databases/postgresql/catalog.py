@@ -83,7 +83,10 @@ class Rules:
             may see later rows, too, or not see earlier ones.
         own_keys: The columns of the foreign keys to the table itself, by their names.
         policed: Row level security holds for this user.
-        copied: COPY may be used on it: no rules, no such policies, an ordinary table.
+        ruled: It has rules: COPY passes them by, and a statement of many rows lets them act once.
+        replaced: The rules, of these, that put something else in the place of an INSERT or UPDATE.
+        named: The columns of keys, and the one of a check, by the names of these constraints or indexes.
+        copied: COPY may be used on it: no such policies, an ordinary table.
         scripted: There is PL/pgSQL.
         staged: There is the right to temporary tables, too.
     """
@@ -102,6 +105,9 @@ class Rules:
     looks_around: str | None = None
     own_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     policed: bool = False
+    ruled: bool = False
+    replaced: tuple[str, ...] = ()
+    named: dict[str, tuple[str, ...]] = field(default_factory=dict)
     copied: bool = True
     scripted: bool = True
     staged: bool = True
@@ -112,11 +118,14 @@ _TABLE = text("""
 SELECT c.oid, c.relkind, row_security_active(c.oid) AS policed, c.relispartition, t.triggered, t.around,
     ARRAY(SELECT DISTINCT a.attname::text FROM pg_constraint f JOIN pg_attribute a ON a.attrelid = c.oid
           AND a.attnum = ANY(f.confkey) WHERE f.confrelid = c.oid AND f.contype = 'f') AS referred,
-    EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3') AS ruled,
+    r.ruled, r.replaced,
     has_database_privilege(current_database(), 'TEMP') AS temporary,
     EXISTS (SELECT FROM pg_language l WHERE l.lanname = 'plpgsql' AND has_language_privilege(l.oid, 'USAGE'))
         AS scripted
 FROM pg_class c, LATERAL (
+    SELECT count(*) > 0 AS ruled, coalesce(array_agg(r.rulename::text) FILTER (WHERE r.is_instead), '{}') AS replaced
+    FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled <> 'D'
+        AND (r.ev_type = '3' OR (r.ev_type = '2' AND CAST(:events AS integer) & 16 <> 0))) r, LATERAL (
     SELECT count(*) > 0 AS triggered, coalesce(bool_or(t.tgtype & 2 = 0 OR f.provolatile <> 'v'), false) AS around
     FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
     WHERE (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))) AND NOT t.tgisinternal
@@ -198,7 +207,8 @@ def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
         rules.looks_around = "a trigger may look at other rows"
     kind = _letter(found.relkind)
     rules.policed = found.policed
-    rules.copied = kind in ("r", "p") and not found.ruled and not found.policed
+    rules.ruled, rules.replaced = found.ruled, tuple(found.replaced)
+    rules.copied = kind in ("r", "p") and not found.policed
     if found.policed:
         rules.left["row level security"] = "its policies are looked at as a row goes in"
     if found.triggered:
