@@ -233,6 +233,8 @@ def _constraint(rules: Rules, one: Any) -> None:
         rules.own_keys[one.conname] = tuple(one.columns)
     if one.condeferrable and one.enforced:
         rules.deferrable[one.whole] = one.condeferred
+    if kind == "f" or (kind == "c" and len(one.columns) == 1):
+        rules.named[one.conname] = tuple(one.columns)
     if kind == "p":
         rules.primary = tuple(one.columns)
     elif kind == "c":
@@ -275,6 +277,8 @@ def _unreadable(one: Any) -> str | None:
 def _index(rules: Rules, one: Any) -> None:
     if one.indisexclusion:
         return
+    if not one.expression:
+        rules.named[one.relname] = tuple(one.columns)
     if one.partial or one.expression or one.recollated:
         rules.left[f"unique {one.relname}"] = "it is over an expression, or over some rows only"
         return
