@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select, text
 
 from savepoints import BadInput, load, transaction
 from tests.harness.world import World
@@ -58,12 +58,16 @@ async def test_a_rule_that_replaces_an_update_is_refused_where_rows_may_be_updat
 
 @pytest.mark.needs("many_writers", "loader", "core", "deferred")
 async def test_a_rule_that_does_something_else_too(world: World) -> None:
+    """It acts once for each row, and refuses a row, as in the slow way."""
     with world.aside.begin() as connection:
         metadata.create_all(connection)
         connection.exec_driver_sql(
-            "CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO item VALUES (new.id, 'seen')"
+            "CREATE TABLE counted (n integer); INSERT INTO counted VALUES (0);"
+            "CREATE RULE counts AS ON INSERT TO ruled DO ALSO UPDATE counted SET n = n + 1;"
+            "CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO item VALUES (new.size, 'seen')"
         )
     async with world.transaction(world.source, rollback=True) as target:
-        report = await world.load(target, ruled, [*ROWS, {"id": 4, "size": "many"}])
-        assert (report.loaded, [one.number for one in report.rejects]) == (3, [2, 4])
-        assert await world.seen(target) == [(1, "seen"), (2, "seen"), (3, "seen")]
+        report = await world.load(target, ruled, [*ROWS, {"id": 4, "size": "many"}, {"id": 5, "size": 3}])
+        assert (report.loaded, [one.number for one in report.rejects]) == (2, [1, 2, 4, 5])
+        assert await world.seen(target) == [(1, "seen"), (3, "seen")]
+        assert (await target.execute(text("SELECT n FROM counted"))).scalar() == 2
