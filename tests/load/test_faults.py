@@ -11,6 +11,7 @@ from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, cre
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from savepoints import TransactionLost, load, transaction
+from savepoints._load.databases import postgresql
 from tests.harness.models import Child, Item, Parent
 from tests.harness.world import World
 
@@ -197,3 +198,52 @@ async def test_objects_of_the_session_see_an_update(world: World) -> None:
         found = await target.get(Item, 1)
         await world.load(target, Item, [{"id": 1, "name": "after"}], on_conflict="update")
         assert found.name == "after"
+
+
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
+@pytest.mark.parametrize("way", ["stage", "no stage"])
+async def test_deferred_constraint_triggers_are_found_in_the_load(
+    world: World, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be found at COMMIT, and take everything with them."""
+    if way == "no stage":
+        monkeypatch.setattr(postgresql, "DRIVERS", {})
+    with world.aside.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF new.name = 'bad' THEN RAISE 'late'; END IF; RETURN NULL; END $$;"
+            'CREATE CONSTRAINT TRIGGER "Late one" AFTER INSERT OR UPDATE ON child'
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()"
+        )
+    async with world.transaction(world.source) as target:
+        rows = [{"id": 1, "name": "a"}, {"id": 2, "name": "bad"}, {"id": 3, "name": "c"}]
+        report = await world.load(target, Child, rows)
+        assert (report.loaded, [(one.number, one.kind) for one in report.rejects]) == (2, [(1, "trigger")])
+        rows = [{"id": 1, "name": "bad"}, {"id": 3, "name": "d"}]
+        report = await world.load(target, Child, rows, on_conflict="update")
+        assert (report.updated, [(one.number, one.kind) for one in report.rejects]) == (1, [(0, "trigger")])
+        with pytest.raises(DBAPIError):  # deferred again
+            async with world.savepoint(target):
+                await target.execute(child.insert().values(id=8, name="bad"))
+                await target.execute(text("SELECT 'it went in'"))
+                await target.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+    with world.aside.connect() as connection:
+        assert connection.execute(select(child.c.id, child.c.name).order_by(child.c.id)).all() == [(1, "a"), (3, "d")]
+
+
+@pytest.mark.needs("many_writers", "loader", "core", "deferred")
+async def test_a_constraint_trigger_of_deletes_waits_for_the_commit(world: World) -> None:
+    """The load itself may make good what it will ask for."""
+    with world.aside.begin() as connection:
+        connection.execute(child.insert().values(id=1, name="old"))
+        connection.exec_driver_sql(
+            "CREATE FUNCTION some_left() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF NOT EXISTS (SELECT FROM child) THEN RAISE 'none left'; END IF; RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER some_left AFTER DELETE ON child"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION some_left()"
+        )
+    async with world.transaction(world.source) as target:
+        await target.execute(child.delete())
+        assert (await world.load(target, Child, [{"id": 2, "name": "new"}])).loaded == 1
+    with world.aside.connect() as connection:
+        assert connection.scalars(select(child.c.id)).all() == [2]

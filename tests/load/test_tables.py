@@ -21,6 +21,8 @@ from sqlalchemy import (
     text,
 )
 
+from savepoints._load import databases
+from savepoints._load.databases import postgresql
 from tests.harness.models import item
 from tests.harness.world import World
 
@@ -173,3 +175,35 @@ async def test_a_parent_that_cannot_be_seen(world: World, hides: str) -> None:
             assert all(why.startswith("left") for rule, why in report.checks.items() if "foreign key" in rule)
     finally:
         make(world, "DROP OWNED BY blind", "DROP ROLE blind")
+
+
+@pytest.mark.parametrize("way", ["its own", "cautious"])
+async def test_rows_without_any_column(world: World, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database fills all of them."""
+    if way == "cautious":
+        monkeypatch.setattr(postgresql, "DRIVERS", {})
+        monkeypatch.setattr(databases, "BY_DATABASE", {"postgresql": databases.BY_DATABASE["postgresql"]})
+    metadata = MetaData()
+    thing = Table(
+        "thing",
+        metadata,
+        Column("id", Integer, Identity(), primary_key=True),
+        Column("size", Integer, server_default="3", nullable=False),
+        Column("name", String(5), unique=True),
+    )
+    strict = Table(
+        "strict", metadata, Column("id", Integer, primary_key=True), Column("name", String(5), nullable=False)
+    )
+    make(world, tables=metadata)
+    async with world.transaction(world.source, rollback=True) as target:
+        rows = [{}, {"size": 5}, {"size": "many"}, {"name": "a"}, {"name": "a"}, {}, {}]
+        report = await world.load(target, thing, rows)
+        assert [(one.number, one.kind) for one in report.rejects] == [(2, "type"), (4, "unique")]
+        assert report.loaded == 5
+        found = (await target.execute(select(thing.c.size, thing.c.name).order_by(thing.c.id))).all()
+        assert sorted(found, key=str) == sorted([(3, None), (5, None), (3, "a"), (3, None), (3, None)], key=str)
+        report = await world.load(target, thing, [{"other": 1}, {"other": 2}], columns={})
+        assert report.loaded == 2
+        report = await world.load(target, strict, [{}, {"name": "a"}, {}], max_rejected=5)
+        assert (report.loaded, [(one.number, one.kind) for one in report.rejects]) == (
+            1, [(0, "not null"), (2, "not null")])  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from operator import length_hint
 from typing import Any
 
+from savepoints import errors
 from savepoints._core.dialects import driver_connection
 from savepoints._core.raw import driver_work
 from savepoints._databases import Aftermath, Fault
@@ -48,6 +49,11 @@ class OneStatement:
         self._job = job
         self._connection = job.connection
         self._rules = Rules(job.connection, job.table)
+        if self._is_view():
+            raise errors.BadInput(
+                f"{job.table.name} is a view: SQLite does not tell what its triggers make of a row",
+                hint="load into the table behind it",
+            )
         self._affinities = Affinities(self._rules.types)
         self._enforces = bool(self._first("PRAGMA foreign_keys")[0])
         self._deferred = [one for one in self._rules.foreign_keys if one.deferred] if self._enforces else []
@@ -86,6 +92,17 @@ class OneStatement:
         if self._leaves_out:
             return "triggers or ON CONFLICT clauses"
         return "deferred foreign keys" if self._deferred else "rows to be updated"
+
+    def _is_view(self) -> bool:
+        """Whether rows would only be given to INSTEAD OF triggers, whose changes no statement counts.
+
+        Source: https://sqlite.org/c3ref/changes.html.
+        """
+        prefix = self._rules.prefix
+        masters = [f"{prefix}sqlite_master"] if prefix else ["sqlite_temp_master", "main.sqlite_master"]
+        sql = "SELECT type FROM {} WHERE type IN ('table', 'view') AND lower(name) = lower(?)"
+        found = (self._first(sql.format(master), (self._job.table.name,)) for master in masters)
+        return next(filter(None, found), ("table",))[0] == "view"
 
     def _has_triggers(self) -> bool:
         masters = [f"{self._rules.prefix}sqlite_master"] if self._rules.prefix else ["main.sqlite_master"]

@@ -41,6 +41,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple([part.rpartition(".")[2] for part in told.split(", ")])
 
 
+def _unquoted(name: str | None) -> str | None:
+    """SQLAlchemy takes the quotes around a name off, and leaves those in it doubled."""
+    return None if name is None else name.replace('""', '"')
+
+
 def _is_bound(cell: Any) -> bool:
     """Whether the driver takes a number or a text."""
     if type(cell) is int:
@@ -81,7 +86,8 @@ class Rules:
             self.uniques[tuple(unique["column_names"])] = unique.get("name")
         for names, index in self._indexes(connection, name):
             self.uniques.setdefault(names, index)
-        self.checks = {one["sqltext"]: one.get("name") for one in looked.get_check_constraints(name, schema=schema)}
+        checks = looked.get_check_constraints(name, schema=schema)
+        self.checks = {one["sqltext"]: _unquoted(one.get("name")) for one in checks}
         columns = looked.get_columns(name, schema=schema)
         self.not_null = {one["name"] for one in columns if not one["nullable"]}
         self.defaults: dict[str, str] = {one["name"]: one["default"] for one in columns if one["default"] is not None}

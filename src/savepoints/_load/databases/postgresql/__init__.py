@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from savepoints import errors
 from savepoints._core.dialects import driver_connection
 from savepoints._load.algorithm import Algorithm, Job, Outcome
 from savepoints._load.bisect import Bisection
@@ -46,6 +47,14 @@ def algorithm(job: Job) -> Algorithm:
     """The fastest way that the driver, the rights and the table allow."""
     driver = DRIVERS.get((job.capabilities.driver, job.connection.dialect.is_async))
     rules = catalog.read(job.connection, job.table, updates=job.on_conflict == "update")
+    if rules.replaced:
+        raise errors.BadInput(
+            f"table {job.table.name} has the rule {rules.replaced[0]!r}, which does something else in place of what is"
+            " asked for: PostgreSQL does not tell what became of a row",
+            hint="load into the table that the rows go to, or make it a trigger",
+        )
+    if rules.ruled:
+        return Cautious(job, rules, "the table has rules, which act once for each statement")
     if driver is None:
         return Cautious(job, rules, f"COPY through {job.capabilities.driver} is not known")
     if not rules.staged:
@@ -128,7 +137,7 @@ class Copying:
         if self._job.on_conflict != "reject":
             return "duplicates are not refused"
         if not self._rules.copied:
-            return "the table has rules or policies of row level security, or is none"
+            return "the table has policies of row level security, or is none"
         if self._staging.defaults:
             return "a default is an expression of SQL"
         if self._rules.own_keys:
@@ -138,7 +147,7 @@ class Copying:
     def load(self, batch: Batch) -> Outcome:
         outcome = Outcome()
         whole = self._staging.kept(batch, outcome)
-        if self._direct:
+        if self._direct and batch.columns:  # COPY takes no row without columns
             self._copy(whole, outcome)
         else:
             self._staging.load(whole, outcome)

@@ -83,7 +83,10 @@ class Rules:
             may see later rows, too, or not see earlier ones.
         own_keys: The columns of the foreign keys to the table itself, by their names.
         policed: Row level security holds for this user.
-        copied: COPY may be used on it: no rules, no such policies, an ordinary table.
+        ruled: It has rules: COPY passes them by, and a statement of many rows lets them act once.
+        replaced: The rules, of these, that put something else in the place of an INSERT or UPDATE.
+        named: The columns of keys, and the one of a check, by the names of these constraints or indexes.
+        copied: COPY may be used on it: no such policies, an ordinary table.
         scripted: There is PL/pgSQL.
         staged: There is the right to temporary tables, too.
     """
@@ -102,6 +105,9 @@ class Rules:
     looks_around: str | None = None
     own_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     policed: bool = False
+    ruled: bool = False
+    replaced: tuple[str, ...] = ()
+    named: dict[str, tuple[str, ...]] = field(default_factory=dict)
     copied: bool = True
     scripted: bool = True
     staged: bool = True
@@ -112,11 +118,14 @@ _TABLE = text("""
 SELECT c.oid, c.relkind, row_security_active(c.oid) AS policed, c.relispartition, t.triggered, t.around,
     ARRAY(SELECT DISTINCT a.attname::text FROM pg_constraint f JOIN pg_attribute a ON a.attrelid = c.oid
           AND a.attnum = ANY(f.confkey) WHERE f.confrelid = c.oid AND f.contype = 'f') AS referred,
-    EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3') AS ruled,
+    r.ruled, r.replaced,
     has_database_privilege(current_database(), 'TEMP') AS temporary,
     EXISTS (SELECT FROM pg_language l WHERE l.lanname = 'plpgsql' AND has_language_privilege(l.oid, 'USAGE'))
         AS scripted
 FROM pg_class c, LATERAL (
+    SELECT count(*) > 0 AS ruled, coalesce(array_agg(r.rulename::text) FILTER (WHERE r.is_instead), '{}') AS replaced
+    FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled <> 'D'
+        AND (r.ev_type = '3' OR (r.ev_type = '2' AND CAST(:events AS integer) & 16 <> 0))) r, LATERAL (
     SELECT count(*) > 0 AS triggered, coalesce(bool_or(t.tgtype & 2 = 0 OR f.provolatile <> 'v'), false) AS around
     FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
     WHERE (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))) AND NOT t.tgisinternal
@@ -161,10 +170,12 @@ SELECT c.conname, c.contype, c.condeferrable, c.condeferred, c.confmatchtype,
             AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass AND f.provolatile <> 'i') AS volatile
 FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
     LEFT JOIN pg_class p ON p.oid = c.confrelid LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
-WHERE c.conrelid = CAST(:oid AS oid) AND c.contype IN ('c', 'f', 'p', 'u', 'x')
+WHERE c.conrelid = CAST(:oid AS oid) AND c.contype IN ('c', 'f', 'p', 'u', 'x', 't')
+    AND (c.contype <> 't' OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = c.oid
+                                     AND t.tgtype & CAST(:events AS integer) <> 0))
     AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = c.conparentid AND whole.conrelid = c.conrelid)
 ORDER BY c.conname
-""")  # a foreign key to a partitioned table has an entry for each partition, too
+""")  # 't' is a constraint trigger. A foreign key to a partitioned table has an entry for each partition, too
 
 _INDEXES = text(f"""
 SELECT i.indexrelid::regclass::text AS sql, c.relname, i.indisprimary, i.indpred IS NOT NULL AS partial,
@@ -181,7 +192,8 @@ WHERE i.indrelid = CAST(:oid AS oid) AND i.indisunique AND i.indislive ORDER BY 
 
 def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
     """The rules of a table, for rows that are inserted, and may be updated."""
-    found = connection.execute(_TABLE, {"name": table_name(table), "events": 4 | 16 if updates else 4}).one()
+    events = 4 | 16 if updates else 4
+    found = connection.execute(_TABLE, {"name": table_name(table), "events": events}).one()
     listed = connection.execute(_COLUMNS, {"oid": found.oid}).all()
     columns = {
         one.attname: Column(one.attname, one.type, one.domain, one.collation, one.not_null, one.filled, one.exact)
@@ -195,14 +207,15 @@ def read(connection: Connection, table: Table, *, updates: bool) -> Rules:
         rules.looks_around = "a trigger may look at other rows"
     kind = _letter(found.relkind)
     rules.policed = found.policed
-    rules.copied = kind in ("r", "p") and not found.ruled and not found.policed
+    rules.ruled, rules.replaced = found.ruled, tuple(found.replaced)
+    rules.copied = kind in ("r", "p") and not found.policed
     if found.policed:
         rules.left["row level security"] = "its policies are looked at as a row goes in"
     if found.triggered:
         rules.left["row triggers"] = "they may change a row"
     if kind == "p" or found.relispartition:
         rules.left["partitions"] = "a row may have no place"
-    for one in connection.execute(_CONSTRAINTS, {"oid": found.oid}):
+    for one in connection.execute(_CONSTRAINTS, {"oid": found.oid, "events": events}):
         _constraint(rules, one)
     for one in connection.execute(_INDEXES, {"oid": found.oid}):
         _index(rules, one)
@@ -220,6 +233,8 @@ def _constraint(rules: Rules, one: Any) -> None:
         rules.own_keys[one.conname] = tuple(one.columns)
     if one.condeferrable and one.enforced:
         rules.deferrable[one.whole] = one.condeferred
+    if kind == "f" or (kind == "c" and len(one.columns) == 1):
+        rules.named[one.conname] = tuple(one.columns)
     if kind == "p":
         rules.primary = tuple(one.columns)
     elif kind == "c":
@@ -262,6 +277,8 @@ def _unreadable(one: Any) -> str | None:
 def _index(rules: Rules, one: Any) -> None:
     if one.indisexclusion:
         return
+    if not one.expression:
+        rules.named[one.relname] = tuple(one.columns)
     if one.partial or one.expression or one.recollated:
         rules.left[f"unique {one.relname}"] = "it is over an expression, or over some rows only"
         return

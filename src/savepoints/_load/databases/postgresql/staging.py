@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Column as AnyColumn
 from sqlalchemy import Sequence as SqlSequence
@@ -23,6 +23,8 @@ from savepoints._load.databases.postgresql.verdict import Judge, Refused, Verdic
 from savepoints._load.fields import by_expression
 from savepoints._load.intake import Batch, Columns
 from savepoints._load.reasons import Reason, reason
+
+Found = TypeVar("Found")
 
 
 class Vanished(Exception):
@@ -164,24 +166,32 @@ class Staging:
             outcome.loaded += len(batch.rows) - len(all_known.out())
             return all_known
         suspects = all_known.out() - alone.out() if all_known is not None else set()
-        return self._by_net(stage, batch, alone, suspects, outcome)
+        return self._by_net(stage, judge, batch, alone, suspects, outcome)
 
     def _judged(self, judge: Judge, batch: Batch, unfit: Refused) -> tuple[Verdict, Verdict | None]:
         """What is known of each row alone, and of all in their order; nothing if a rule cannot be asked."""
         nothing = Verdict(unfit).copy()
         if self._tried:
             return nothing, None
+        in_order = self._job.on_conflict != "update" and judge.foresees_order
+
+        def judged() -> tuple[Verdict, Verdict | None]:
+            alone = judge.alone(batch, unfit)
+            return alone, judge.in_order(batch, unfit, alone) if in_order else None
+
+        return self._asked(judged) or (nothing, None)
+
+    def _asked(self, ask: Callable[[], Found]) -> Found | None:
+        """What the server says of the rules; nothing if one cannot be asked."""
         try:
             with self._job.savepoint():
-                alone = judge.alone(batch, unfit)
-                in_order = self._job.on_conflict != "update" and judge.foresees_order
-                return alone, judge.in_order(batch, unfit, alone) if in_order else None
+                return ask()
         except DBAPIError as error:
             if self._job.capabilities.kind(error.orig or error) is not Kind.PROGRAMMING:
                 judge_error(self._job, error)
             self._tried = True
             self._job.report.why.append("a rule failed where it was asked beforehand: rows are tried instead")
-            return nothing, None
+            return None
 
     def _at_once(self, stage: Stage, lines: Written, out: Collection[int]) -> bool:
         """All at once, as the checks have foreseen; the net is there for what they have not."""
@@ -190,7 +200,8 @@ class Staging:
             return True
         try:
             with self._job.savepoint():
-                if (self._sent_again(lines, out) if self.copied else self._selected(stage, out)) != good:
+                copied = self.copied and lines.batch.columns  # COPY takes no row without columns
+                if (self._sent_again(lines, out) if copied else self._selected(stage, out)) != good:
                     raise Vanished
         except Vanished:
             return False
@@ -213,7 +224,7 @@ class Staging:
     # -- the net
 
     def _by_net(
-        self, stage: Stage, batch: Batch, known: Verdict, suspects: Collection[int], outcome: Outcome
+        self, stage: Stage, judge: Judge, batch: Batch, known: Verdict, suspects: Collection[int], outcome: Outcome
     ) -> Verdict:
         out = known.out()
         if len(out) == len(batch.rows):
@@ -226,20 +237,32 @@ class Staging:
             one_by_one = one_by_one or not self._merges(stage, batch)
             work = self._overwriting(stage, batch) if one_by_one else self._merging(stage)
         fault, block = self._job.capabilities.fault, 1 if one_by_one else net.BLOCK
-        last = len(batch.rows) - 1
-        policed = self._rules.policed
-        caught = net.run(stage, work, last, fault, block=block, suspects=sorted(suspects), policed=policed)
+        last, table, policed = len(batch.rows) - 1, self._job.table.name, self._rules.policed
+        caught = net.run(stage, work, last, table, fault, block=block, suspects=sorted(suspects), policed=policed)
         refused = next((at for at, why in caught.refused.items() if why.code == net.POLICY), None)
         if refused is not None:
             self._try_alone(stage, work, refused)
         outcome.loaded += caught.loaded
         outcome.updated += caught.updated
-        for at, why in caught.refused.items():
+        for at, why in self._explained(judge, batch, caught):
             if self._skips(why):
                 known.skipped[at] = why
             else:
                 known.refused[at] = [why]
         return known
+
+    def _explained(self, judge: Judge, batch: Batch, caught: net.Caught) -> Iterator[tuple[int, Reason]]:
+        """What the net has found, told by columns, with the rows that duplicates have met."""
+        key = {column.name for column in self._job.key}
+        # an update may take the key away from another row of this table, by the same foreign key
+        both_ways = self._job.on_conflict == "update" and not self._rules.referred <= key
+        unclear = self._rules.own_keys if both_ways else {}
+        own = {at: why for at, why in caught.refused.items() if at in caught.own and why.constraint not in unclear}
+        met: dict[int, dict[str, Any]] = {}
+        if own and not self._tried:
+            met = self._asked(lambda: judge.collisions(own)) or {}
+        for at, why in caught.refused.items():
+            yield at, judge.explained(at, why, batch, met.get(at)) if at in own else why
 
     def _try_alone(self, stage: Stage, work: str, at: int) -> None:
         """What seems to be a policy's refusal may be a right that is missing in a trigger: only the client can tell."""

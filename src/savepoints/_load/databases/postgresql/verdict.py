@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from savepoints._databases import Fault
@@ -29,6 +29,9 @@ Refused = dict[int, list[Reason]]
 
 #: What is looked at when it is known whether a row is a duplicate by the key that skips it.
 _LATER = frozenset({Fault.UNIQUE.value, Fault.FOREIGN_KEY.value})
+
+#: What is told by its columns.
+_NAMED = frozenset({Fault.UNIQUE.value, Fault.FOREIGN_KEY.value, Fault.CHECK.value})
 
 
 @dataclass(slots=True)
@@ -211,20 +214,42 @@ class Judge:
             Fault.FOREIGN_KEY, told, one.name, message=message, code="23503", parent=parent, because_of=number
         )
 
+    # -- what was found by trying
+
+    def explained(self, at: int, why: Reason, batch: Batch, collides: Mapping[str, Any] | None) -> Reason:
+        """The reason that the database gave, with what the catalog knows of the constraint."""
+        columns = self._rules.named.get(why.constraint or "")
+        foreign_key = next((one for one in self._rules.foreign_keys if one.name == why.constraint), None)
+        if columns is None or why.kind not in _NAMED:
+            return why
+        if foreign_key is not None and not self._rules.triggered and set(columns) <= set(self._stage.columns):
+            return replace(self.orphan(foreign_key, batch, at), detail=why.detail)
+        told = ", ".join(columns)
+        return reason(Fault(why.kind), told, why.constraint, code=why.code, detail=why.detail, collides_with=collides)
+
+    def collisions(self, refused: Mapping[int, Reason]) -> dict[int, dict[str, Any]]:
+        """The primary keys of the rows that refused duplicates have met."""
+        found: dict[int, dict[str, Any]] = {}
+        for one in self._rules.uniques:
+            numbers = [at for at, why in refused.items() if why.constraint == one.name]
+            if numbers and self._rules.primary and set(one.columns) <= set(self._stage.columns):
+                found.update(self._in_table(one, f"WHERE s.{NUMBER} = ANY('{{{','.join(map(str, numbers))}}}')"))
+        return found
+
     # -- duplicates
 
     def _same(self, one: Unique, left: str, right: str) -> str:
         sign = "=" if one.nulls_distinct else "IS NOT DISTINCT FROM"
         return " AND ".join(f"{left}.{quote(name)} {sign} {right}.{quote(name)}" for name in one.columns)
 
-    def _in_table(self, one: Unique) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _in_table(self, one: Unique, where: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows whose key a row in the table has, with the primary key of that row."""
         if self._stage.analyzed and self._lies_beyond(one):
             return
         primary = self._rules.primary
         found = ", ".join(f"t.{quote(name)}" for name in primary) or "1"
         for number, *key in self._stage.run(
-            f"SELECT s.{NUMBER}, {found} FROM {self._stage.name} s {self._beside(one)}"
+            f"SELECT s.{NUMBER}, {found} FROM {self._stage.name} s {self._beside(one)} {where}"
         ).all():
             yield number, dict(zip(primary, key, strict=False))
 
