@@ -260,6 +260,14 @@ def test_create_from_json(place: Place) -> None:
     assert columns == {"id": "BIGINT", "share": "DOUBLE", "tags": "JSON", "known": "BOOLEAN", "word": "TEXT"}
 
 
+def test_create_makes_a_field_of_documents_and_others_json(place: Place) -> None:
+    file = place.file('{"both": [1]}\n{"both": 2}\n{"both": "x"}\n{"both": 0.5}\n', "rows.jsonl")
+    result = place.load(file, "--create", table="seen")
+    assert result.exit_code == 0, result.output
+    assert place.rows("SELECT name, type FROM pragma_table_info('seen')") == [("both", "JSON")]
+    assert place.rows("SELECT both FROM seen") == [("[1]",), (2,), ('"x"',), (0.5,)]  # numbers as SQLite keeps them
+
+
 def test_a_file_can_be_tried_without_a_database(place: Place) -> None:
     result = place.load(place.file(CLEAN), "--create", "--dry-run", url="sqlite://", table="seen")
     assert (result.exit_code, "2 loaded" in result.stdout) == (0, True), result.output
@@ -289,14 +297,17 @@ def test_create_makes_a_database_too(place: Place) -> None:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no such file": (["nowhere.csv", "--table", "product"], "nowhere.csv cannot be read: No such file"),
-    "a folder": (["folder.csv", "--table", "product"], "folder.csv cannot be read: Is a directory"),
+    "a folder": (["folder.csv", "--table", "product"], "folder.csv is a folder"),
+    "the folder itself": ([".", "--table", "product"], "load: . is a folder. Give the path of a file"),
+    "a pipe": (["pipe.csv", "--table", "product"], "pipe.csv is a pipe or a device, which cannot be read twice"),
     "no format": (["shop.db", "--table", "product"], "the name 'shop.db' does not tell its format"),
     "another format": (["wrong.parquet", "--table", "product"], "wrong.parquet is not a Parquet file"),
     "empty": (["empty.csv", "--table", "product"], "empty.csv is empty"),
     "no such table": (["rows.csv", "--table", "produkt"], "there is no table 'produkt'; near: product"),
     "header": (["header.csv", "--table", "product"], "has no column 'nam'; near: name"),
     "missing column": (["missing.csv", "--table", "product"], "the input has no 'name' for table product"),
-    "150%": (["rows.csv", "--table", "product", "--max-rejected", "150%"], "a share from 0 to 1, not 1.5"),
+    "150%": (["rows.csv", "--table", "product", "--max-rejected", "150%"], "a share from 0% to 100%, not '150%'"),
+    "nan": (["rows.csv", "--table", "product", "--max-rejected", "nan%"], "a share from 0% to 100%, not 'nan%'"),
     "no number": (["rows.csv", "--table", "product", "--max-rejected", "few"], "a number of rows or a share as 1%"),
     "less than none": (["rows.csv", "--table", "product", "--max-rejected", "-1"], "a number of rows from 0"),
     "rejects are there": (["rows.csv", "--table", "product", "--rejects", "empty.csv"], "empty.csv exists already"),
@@ -313,6 +324,20 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "one column twice": (
         ["rows.csv", "--table", "product", "--column", "id", "--column", "code=name", "--column", "name"],
         "fields 'code' and 'name' are both for column 'name'",
+    ),
+    "no field": (["rows.csv", "--table", "product", "--column", "=id"], "--column is FIELD or FIELD=NAME, not '=id'"),
+    "no column": (["rows.csv", "--table", "product", "--column", "id="], "--column is FIELD or FIELD=NAME, not 'id='"),
+    "one field twice": (
+        ["rows.csv", "--table", "product", "--column", "id=id", "--column", "id=stock"],
+        "--column names the field 'id' twice",
+    ),
+    "letters of another size": (
+        ["letters.csv", "--table", "seen", "--create"],
+        "table seen cannot be made: duplicate column name: A. Name its columns by --column",
+    ),
+    "key without a use": (
+        ["rows.csv", "--table", "product", "--key", "id"],
+        "here they are rejected. Leave it out, or give --on-conflict skip or update",
     ),
     "rejects as what": (["rows.csv", "--table", "product", "--rejects", "out.txt"], "'out.txt' does not tell how"),
     "no folder for them": (["rows.csv", "--table", "product", "--rejects", "no/out.csv"], "there is no folder no"),
@@ -337,7 +362,9 @@ def test_what_cannot_be_is_told_in_one_line_and_leaves_nothing(
     place.file('"id,name\n1,x\n', "quote.csv")
     place.file(",id,name\n0,1,x\n", "index.csv")
     (place.folder / "cut.csv.gz").write_bytes(gzip.compress(CLEAN.encode())[:-12])
+    place.file("a,A\n1,2\n", "letters.csv")
     (place.folder / "folder.csv").mkdir()
+    os.mkfifo(place.folder / "pipe.csv")
     before = place.names()
     result = invoke(*arguments, "--into", place.url)
     assert (result.exit_code, result.stdout) == (2, "")
