@@ -21,10 +21,11 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, Engine, make_url, text
 from typer.testing import CliRunner, Result
 
 from savepoints._databases import capabilities
+from savepoints.cli import loading
 from savepoints.cli.app import app
 from tests.harness.world import World
 from tests.load.shop import prepare
@@ -460,7 +461,7 @@ class Terminal:
         program = (
             "import signal\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)  # even if the tests run in the background\n"
-            "from savepoints.cli import main\n"
+            "from savepoints_command import main\n"
             "main()\n"
         )
         self.process = subprocess.Popen(
@@ -519,6 +520,40 @@ async def test_control_c_undoes_it_and_says_so(world: World, long: Path) -> None
     assert "Traceback" not in terminal.shown
     with world.aside.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM product")).scalar_one() == 0
+
+
+def stop(*others: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("what", ["_show", "_database"])
+def test_control_c_after_the_commit_says_that_the_rows_are_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """When the report is shown, or the connection closed."""
+    if what == "_show":
+        monkeypatch.setattr(loading, "_show", stop)
+    else:
+        monkeypatch.setattr(Engine, "dispose", stop)
+    result = place.load(place.file(CLEAN))
+    assert result.exit_code == 130
+    assert result.stderr == "savepoints load: interrupted after COMMIT: the rows are in product\n"
+    assert place.rows() == GOOD
+
+
+def test_control_c_after_a_dry_run_leaves_all_as_it_was(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_show", stop)
+    result = place.load(place.file(CLEAN), "--dry-run")
+    assert result.exit_code == 130
+    assert result.stderr == "savepoints load: interrupted: all was undone, and product is as it was\n"
+    assert place.rows() == []
+
+
+def test_control_c_during_the_commit_says_to_look(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "_commit_impl", stop)
+    result = place.load(place.file(CLEAN))
+    assert result.exit_code == 130
+    assert result.stderr == "savepoints load: interrupted during COMMIT: look into product for what is there\n"
 
 
 def test_on_a_terminal_the_bar_goes_and_the_report_is_a_table(place: Place) -> None:

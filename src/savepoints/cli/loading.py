@@ -128,26 +128,40 @@ def run(order: Order) -> Exit:
     except BrokenOff as reason:
         warn(f"broken off: {reason}")
         return Exit.BROKEN_OFF
+    except _Interrupted as reason:
+        warn(f"interrupted {reason}")
+        return Exit.INTERRUPTED
     except KeyboardInterrupt:
         warn(f"interrupted: all was undone, and {order.table} is as it was")
         return Exit.INTERRUPTED
 
 
+class _Interrupted(Exception):
+    """By Ctrl-C, when not all was undone; the text says what there is."""
+
+
 def _run(order: Order) -> Exit:
     url = parsed(order.into)
-    with _database(url, order) as engine, Screen(f"{order.file.name} → {order.table}", values=order.show_values) as on:
-        try:
-            report = _load(engine, order, on)
-        except BadInput as error:
-            raise CannotRun(in_words(error)) from error
-        except LoadLimitExceeded as error:
-            _show(on, order, error.report)
-            warn(error.message)
-            return Exit.LIMIT
-        except (SQLAlchemyError, SavepointsError, OSError) as error:
-            raise BrokenOff(f"{in_one_line(error, url)}; nothing was loaded") from error
-        _show(on, order, report)
-        return Exit.REJECTS if report.rejected else Exit.LOADED
+    title = f"{order.file.name} → {order.table}"
+    report = None
+    try:
+        with _database(url, order) as engine, Screen(title, values=order.show_values) as on:
+            try:
+                report = _load(engine, order, on)
+            except BadInput as error:
+                raise CannotRun(in_words(error)) from error
+            except LoadLimitExceeded as error:
+                _show(on, order, error.report)
+                warn(error.message)
+                return Exit.LIMIT
+            except (SQLAlchemyError, SavepointsError, OSError) as error:
+                raise BrokenOff(f"{in_one_line(error, url)}; nothing was loaded") from error
+            _show(on, order, report)
+            return Exit.REJECTS if report.rejected else Exit.LOADED
+    except KeyboardInterrupt:
+        if report is None or order.dry_run:
+            raise
+        raise _Interrupted(f"after COMMIT: the rows are in {order.table}") from None
 
 
 @contextmanager
@@ -201,7 +215,7 @@ def _load(engine: Engine, order: Order, on: Screen) -> Report:
             loaded = True
     except KeyboardInterrupt:
         if loaded and not order.dry_run:
-            raise BrokenOff(f"interrupted during COMMIT: look into {order.table} for what is there") from None
+            raise _Interrupted(f"during COMMIT: look into {order.table} for what is there") from None
         raise
     return report
 
