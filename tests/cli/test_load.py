@@ -21,10 +21,11 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, Engine, make_url, text
 from typer.testing import CliRunner, Result
 
 from savepoints._databases import capabilities
+from savepoints.cli import loading
 from savepoints.cli.app import app
 from tests.harness.world import World
 from tests.load.shop import prepare
@@ -260,6 +261,14 @@ def test_create_from_json(place: Place) -> None:
     assert columns == {"id": "BIGINT", "share": "DOUBLE", "tags": "JSON", "known": "BOOLEAN", "word": "TEXT"}
 
 
+def test_create_makes_a_field_of_documents_and_others_json(place: Place) -> None:
+    file = place.file('{"both": [1]}\n{"both": 2}\n{"both": "x"}\n{"both": 0.5}\n', "rows.jsonl")
+    result = place.load(file, "--create", table="seen")
+    assert result.exit_code == 0, result.output
+    assert place.rows("SELECT name, type FROM pragma_table_info('seen')") == [("both", "JSON")]
+    assert place.rows("SELECT both FROM seen") == [("[1]",), (2,), ('"x"',), (0.5,)]  # numbers as SQLite keeps them
+
+
 def test_a_file_can_be_tried_without_a_database(place: Place) -> None:
     result = place.load(place.file(CLEAN), "--create", "--dry-run", url="sqlite://", table="seen")
     assert (result.exit_code, "2 loaded" in result.stdout) == (0, True), result.output
@@ -289,14 +298,17 @@ def test_create_makes_a_database_too(place: Place) -> None:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no such file": (["nowhere.csv", "--table", "product"], "nowhere.csv cannot be read: No such file"),
-    "a folder": (["folder.csv", "--table", "product"], "folder.csv cannot be read: Is a directory"),
+    "a folder": (["folder.csv", "--table", "product"], "folder.csv is a folder"),
+    "the folder itself": ([".", "--table", "product"], "load: . is a folder. Give the path of a file"),
+    "a pipe": (["pipe.csv", "--table", "product"], "pipe.csv is a pipe or a device, which cannot be read twice"),
     "no format": (["shop.db", "--table", "product"], "the name 'shop.db' does not tell its format"),
     "another format": (["wrong.parquet", "--table", "product"], "wrong.parquet is not a Parquet file"),
     "empty": (["empty.csv", "--table", "product"], "empty.csv is empty"),
     "no such table": (["rows.csv", "--table", "produkt"], "there is no table 'produkt'; near: product"),
     "header": (["header.csv", "--table", "product"], "has no column 'nam'; near: name"),
     "missing column": (["missing.csv", "--table", "product"], "the input has no 'name' for table product"),
-    "150%": (["rows.csv", "--table", "product", "--max-rejected", "150%"], "a share from 0 to 1, not 1.5"),
+    "150%": (["rows.csv", "--table", "product", "--max-rejected", "150%"], "a share from 0% to 100%, not '150%'"),
+    "nan": (["rows.csv", "--table", "product", "--max-rejected", "nan%"], "a share from 0% to 100%, not 'nan%'"),
     "no number": (["rows.csv", "--table", "product", "--max-rejected", "few"], "a number of rows or a share as 1%"),
     "less than none": (["rows.csv", "--table", "product", "--max-rejected", "-1"], "a number of rows from 0"),
     "rejects are there": (["rows.csv", "--table", "product", "--rejects", "empty.csv"], "empty.csv exists already"),
@@ -313,6 +325,20 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "one column twice": (
         ["rows.csv", "--table", "product", "--column", "id", "--column", "code=name", "--column", "name"],
         "fields 'code' and 'name' are both for column 'name'",
+    ),
+    "no field": (["rows.csv", "--table", "product", "--column", "=id"], "--column is FIELD or FIELD=NAME, not '=id'"),
+    "no column": (["rows.csv", "--table", "product", "--column", "id="], "--column is FIELD or FIELD=NAME, not 'id='"),
+    "one field twice": (
+        ["rows.csv", "--table", "product", "--column", "id=id", "--column", "id=stock"],
+        "--column names the field 'id' twice",
+    ),
+    "letters of another size": (
+        ["letters.csv", "--table", "seen", "--create"],
+        "table seen cannot be made: duplicate column name: A. Name its columns by --column",
+    ),
+    "key without a use": (
+        ["rows.csv", "--table", "product", "--key", "id"],
+        "here they are rejected. Leave it out, or give --on-conflict skip or update",
     ),
     "rejects as what": (["rows.csv", "--table", "product", "--rejects", "out.txt"], "'out.txt' does not tell how"),
     "no folder for them": (["rows.csv", "--table", "product", "--rejects", "no/out.csv"], "there is no folder no"),
@@ -337,7 +363,9 @@ def test_what_cannot_be_is_told_in_one_line_and_leaves_nothing(
     place.file('"id,name\n1,x\n', "quote.csv")
     place.file(",id,name\n0,1,x\n", "index.csv")
     (place.folder / "cut.csv.gz").write_bytes(gzip.compress(CLEAN.encode())[:-12])
+    place.file("a,A\n1,2\n", "letters.csv")
     (place.folder / "folder.csv").mkdir()
+    os.mkfifo(place.folder / "pipe.csv")
     before = place.names()
     result = invoke(*arguments, "--into", place.url)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -433,7 +461,7 @@ class Terminal:
         program = (
             "import signal\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)  # even if the tests run in the background\n"
-            "from savepoints.cli import main\n"
+            "from savepoints_command import main\n"
             "main()\n"
         )
         self.process = subprocess.Popen(
@@ -492,6 +520,40 @@ async def test_control_c_undoes_it_and_says_so(world: World, long: Path) -> None
     assert "Traceback" not in terminal.shown
     with world.aside.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM product")).scalar_one() == 0
+
+
+def stop(*others: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("what", ["_show", "_database"])
+def test_control_c_after_the_commit_says_that_the_rows_are_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """When the report is shown, or the connection closed."""
+    if what == "_show":
+        monkeypatch.setattr(loading, "_show", stop)
+    else:
+        monkeypatch.setattr(Engine, "dispose", stop)
+    result = place.load(place.file(CLEAN))
+    assert result.exit_code == 130
+    assert result.stderr == "savepoints load: interrupted after COMMIT: the rows are in product\n"
+    assert place.rows() == GOOD
+
+
+def test_control_c_after_a_dry_run_leaves_all_as_it_was(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_show", stop)
+    result = place.load(place.file(CLEAN), "--dry-run")
+    assert result.exit_code == 130
+    assert result.stderr == "savepoints load: interrupted: all was undone, and product is as it was\n"
+    assert place.rows() == []
+
+
+def test_control_c_during_the_commit_says_to_look(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "_commit_impl", stop)
+    result = place.load(place.file(CLEAN))
+    assert result.exit_code == 130
+    assert result.stderr == "savepoints load: interrupted during COMMIT: look into product for what is there\n"
 
 
 def test_on_a_terminal_the_bar_goes_and_the_report_is_a_table(place: Place) -> None:

@@ -39,7 +39,7 @@ def test_help_tells_every_option() -> None:
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_says_what_to_install(missing: str) -> None:
-    program = f"import sys; sys.modules[{missing!r}] = None; from savepoints.cli import main; main()"
+    program = f"import sys; sys.modules[{missing!r}] = None; from savepoints_command import main; main()"
     done = python("-c", program, "tour")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -47,7 +47,7 @@ def test_says_what_to_install(missing: str) -> None:
 
 
 def without_greenlet(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "import sys; sys.modules['greenlet'] = None; from savepoints.cli import main; main()"
+    program = "import sys; sys.modules['greenlet'] = None; from savepoints_command import main; main()"
     return python("-c", program, *arguments)
 
 
@@ -62,3 +62,33 @@ def test_says_what_async_needs() -> None:
     assert done.returncode == 2
     assert "greenlet" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+#: Ctrl-C when a module is looked for, or a function is called.
+INTERRUPTED = """
+import builtins, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupt(*others, **more):
+    os.kill(os.getpid(), signal.SIGINT)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            interrupt()
+sys.meta_path.insert(0, Finder())
+from savepoints_command import main
+if {function!r}:
+    from savepoints.cli import loading
+    setattr(loading, {function!r}, interrupt)
+main()
+"""
+
+EARLY = {
+    module: (module, "") for module in ("savepoints", "sqlalchemy", "typer", "rich.progress", "savepoints.cli.loading")
+}
+
+
+@pytest.mark.parametrize(("module", "function"), [*EARLY.values(), ("", "Order")], ids=[*EARLY, "behind the imports"])
+def test_control_c_before_it_begins_is_told_in_one_line(module: str, function: str) -> None:
+    program = INTERRUPTED.format(module=module, function=function)
+    done = python("-c", program, "load", "rows.csv", "--into", "sqlite:///no.db", "--table", "t")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "savepoints: interrupted\n")

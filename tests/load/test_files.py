@@ -81,6 +81,7 @@ def test_bytes_that_are_no_text_reject_their_row_alone(connection: Connection, t
     file.write_bytes(b"id,name\n1,good\n2,b\xffd\n3,fine\n")
     report = load(connection, item, file)
     assert (report.loaded, report.rejects[0].kind, report.rejects[0].line) == (2, "encoding", 3)
+    assert report.rejects[0].message == "name holds bytes that are not of the input's encoding"
     latin = load(connection, item, file, encoding="latin-1", on_conflict="skip")
     assert (latin.loaded, latin.skipped) == (1, 2)
 

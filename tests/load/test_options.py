@@ -55,6 +55,14 @@ def test_a_share_out_of_range(connection: Connection, share: float) -> None:
         load(connection, item, [(1, "one", 1)], max_rejected_ratio=share)
 
 
+@pytest.mark.parametrize("columns", [{}, [], (), {"id": ""}, ["id", ""]], ids=repr)
+def test_columns_that_take_nothing(connection: Connection, columns: Any) -> None:
+    """Rows of nothing but defaults would come of it."""
+    with pytest.raises(BadInput, match=r"columns= names (no|an empty) .*\. Leave it out"):
+        load(connection, item, [{"id": 1, "name": "one", "size": 1}], columns=columns)
+    assert rows_of(connection) == []
+
+
 def test_names_of_columns_in_any_order_that_is_one(connection: Connection) -> None:
     given = {"id": 0, "name": 0}
     names: list[Any] = [given.keys(), iter(given), tuple(given)]

@@ -335,3 +335,16 @@ async def test_what_the_file_says_of_a_column_alters_no_value(world: World) -> N
             report = await world.load(target, table, [(1, value), (2, None)])
             assert ([one.kind for one in report.rejects], given) == ([] if keeps else ["type"], given)
             assert report.loaded == 1 + keeps
+
+
+async def test_bytes_of_another_encoding_are_told_apart_from_text_that_has_none(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "names.jsonl"
+    file.write_bytes(b'{"id": 1, "name": "b\xff"}\n{"id": 2, "name": "\\ud800"}\n{"id": 3, "name": "good"}\n')
+    with made(world, name=String(5)) as table:
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, file)
+            assert [(one.number, one.kind, one.message) for one in report.rejects] == [
+                (0, "encoding", "name holds bytes that are not of the input's encoding"),
+                (1, "encoding", "name holds text that cannot be encoded"),
+            ]
+            assert report.loaded == 1

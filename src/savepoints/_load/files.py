@@ -30,6 +30,7 @@ def open_file(file: Path_, *, encoding: str | None) -> Source:
         BadInput: It is not there, cannot be read, or is not what its name says.
     """
     path = Path(file)
+    _check_regular(path)
     kind = _format(path)
     try:
         raw = path.open("rb")
@@ -41,6 +42,16 @@ def open_file(file: Path_, *, encoding: str | None) -> Source:
     except BaseException:
         raw.close()
         raise
+
+
+def _check_regular(path: Path) -> None:
+    """Before it is opened, which for a pipe would wait for somebody to write."""
+    if os.path.isdir(path):
+        raise errors.BadInput(f"{path} is a folder", hint="give the path of a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise errors.BadInput(
+            f"{path} is a pipe or a device, which cannot be read twice", hint="write the rows into a file first"
+        )
 
 
 #: What the unpackers, the decoders and pyarrow raise for a file that was cut, damaged or locked by a password.

@@ -151,4 +151,6 @@ def _of_values(cells: list[Any], *, typed: bool) -> types.TypeEngine[Any]:
     if kinds == {int, float}:
         kinds = {float}
     found = {_VALUES.get(kind, types.Text) for kind in kinds}
+    if types.JSON in found:  # it takes the others as well
+        return types.JSON()
     return found.pop()() if len(found) == 1 else types.Text()

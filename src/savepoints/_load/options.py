@@ -110,10 +110,14 @@ def _columns(given: Any) -> Columns:
     hint = 'as columns=["id", "name"], or columns={"Name": "name"}'
     if isinstance(given, (str, bytes, set, frozenset)):  # a set has no order
         raise errors.WrongArgument(f"columns is a list of names or a mapping, not {errors.kind_of(given)}", hint=hint)
-    if isinstance(given, Mapping):
-        _texts("columns", given.values(), "a mapping to names of columns", hint)
-        return given
-    return _texts("columns", given, "a list of names or a mapping", hint)
+    mapping = isinstance(given, Mapping)
+    told = "a mapping to names of columns" if mapping else "a list of names or a mapping"
+    names = _texts("columns", given.values() if mapping else given, told, hint)
+    if names is not None and not all(names or ("",)):  # rows of nothing but defaults would come of it
+        raise errors.BadInput(
+            f"columns= names {'an empty name' if names else 'no column'}", hint="leave it out to take all fields"
+        )
+    return given if mapping else names
 
 
 def _convert(given: Any) -> Convert | None:

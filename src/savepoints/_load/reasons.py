@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from savepoints._databases import Fault
@@ -105,9 +106,10 @@ def by_name(row: Any, names: Sequence[str] | None) -> Any:
     return found if len(found) == len(pairs) else row
 
 
+_NO_TEXT = "text that cannot be encoded"
 _SENTENCES = {
     Fault.STRUCTURE: "the row does not have the columns of the input",
-    Fault.ENCODING: "{column} holds text that cannot be encoded",
+    Fault.ENCODING: "{column} holds " + _NO_TEXT,
     Fault.TYPE: "the value of {column} does not fit its type",
     Fault.LENGTH: "the value of {column} is too long",
     Fault.NOT_NULL: "{column} must not be null",
@@ -142,3 +144,26 @@ def reason(
     if message is None:
         message = _SENTENCES[fault].format(column=column or "a column", constraint=constraint or "of the table")
     return Reason(_KINDS[fault], message, column, constraint, code, detail, collides_with, parent, because_of)
+
+
+#: What a byte is in a cell, if the encoding of the file has no character for it (``surrogateescape``).
+_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def by_bytes(reject: Reject) -> tuple[Reason, ...]:
+    """The reasons, of which those that are about text say where it was bytes of another encoding."""
+    if all(one.kind != Fault.ENCODING.value for one in reject.reasons):
+        return reject.reasons
+    return tuple(
+        replace(one, message=one.message.replace(_NO_TEXT, "bytes that are not of the input's encoding"))
+        if any(isinstance(cell, str) and _BYTE.search(cell) for cell in _cells(reject.named, one.column))
+        else one
+        for one in reject.reasons
+    )
+
+
+def _cells(row: Any, column: str | None) -> Iterable[Any]:
+    """The cell for a column; all of them, where its field goes by another name."""
+    if isinstance(row, Mapping):
+        return [row[column]] if column in row else row.values()
+    return row if isinstance(row, (list, tuple)) else [row]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from savepoints import errors
-from savepoints._load.reasons import Reject
+from savepoints._load.reasons import Reject, by_bytes
 from savepoints._load.rejects import Rejects
 
 #: So many different missing parents are told apart; further ones are counted in one.
@@ -120,6 +120,7 @@ class Report:
 
     def reject(self, one: Reject) -> None:
         """Enter a rejected row."""
+        one.reasons = by_bytes(one)
         self.rejects.add(one)
         self.by_kind[one.reasons[0].kind] += 1
         for reason in one.reasons:

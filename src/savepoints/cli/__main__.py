@@ -1,5 +1,5 @@
 """``python -m savepoints.cli`` is ``savepoints``."""
 
-from savepoints.cli import main
+from savepoints_command import main
 
 main()

@@ -73,23 +73,49 @@ def limit(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     number = text.strip()
+    share = number.endswith("%")
     try:
-        if number.endswith("%"):
-            return {"max_rejected_ratio": float(number[:-1]) / 100}
-        return {"max_rejected": int(number)}
+        most = float(number[:-1]) / 100 if share else int(number)
     except ValueError:
         raise CannotRun(f"--max-rejected is a number of rows or a share as 1%, not {text!r}") from None
+    if share and not 0 <= most <= 1:
+        raise CannotRun(f"--max-rejected is a share from 0% to 100%, not {text!r}")
+    if most < 0:
+        raise CannotRun(f"--max-rejected is a number of rows from 0, not {text!r}")
+    return {"max_rejected_ratio" if share else "max_rejected": most}
 
 
 def fields(named: tuple[str, ...]) -> dict[str, str] | None:
-    """Fields of the file with the names of their columns, from ``FIELD`` and ``FIELD=NAME``."""
-    pairs = [one.rpartition("=") for one in named]
-    return {field or name: name for field, _, name in pairs} or None
+    """Fields of the file with the names of their columns, from ``FIELD`` and ``FIELD=NAME``.
+
+    Raises:
+        CannotRun: One of the two is empty, or a field is named twice.
+    """
+    found: dict[str, str] = {}
+    for one in named:
+        field, renamed, name = one.rpartition("=")
+        if not name or (renamed and not field):
+            raise CannotRun(f"--column is FIELD or FIELD=NAME, not {one!r}")
+        field = field or name
+        if field in found:
+            raise CannotRun(f"--column names the field {field!r} twice")
+        found[field] = name
+    return found or None
+
+
+_WORDS = {
+    "`columns=`": "--column",
+    "`key=`": "--key",
+    'on_conflict="skip" or "update"': "--on-conflict skip or update",
+}
 
 
 def in_words(error: Exception) -> str:
     """An error of the library in the words of the command line."""
-    return str(error).replace("`columns=`", "--column").replace("`key=`", "--key")
+    told = str(error)
+    for python, option in _WORDS.items():
+        told = told.replace(python, option)
+    return told
 
 
 def run(order: Order) -> Exit:
@@ -102,26 +128,40 @@ def run(order: Order) -> Exit:
     except BrokenOff as reason:
         warn(f"broken off: {reason}")
         return Exit.BROKEN_OFF
+    except _Interrupted as reason:
+        warn(f"interrupted {reason}")
+        return Exit.INTERRUPTED
     except KeyboardInterrupt:
         warn(f"interrupted: all was undone, and {order.table} is as it was")
         return Exit.INTERRUPTED
 
 
+class _Interrupted(Exception):
+    """By Ctrl-C, when not all was undone; the text says what there is."""
+
+
 def _run(order: Order) -> Exit:
     url = parsed(order.into)
-    with _database(url, order) as engine, Screen(f"{order.file.name} → {order.table}", values=order.show_values) as on:
-        try:
-            report = _load(engine, order, on)
-        except BadInput as error:
-            raise CannotRun(in_words(error)) from error
-        except LoadLimitExceeded as error:
-            _show(on, order, error.report)
-            warn(error.message)
-            return Exit.LIMIT
-        except (SQLAlchemyError, SavepointsError, OSError) as error:
-            raise BrokenOff(f"{in_one_line(error, url)}; nothing was loaded") from error
-        _show(on, order, report)
-        return Exit.REJECTS if report.rejected else Exit.LOADED
+    title = f"{order.file.name} → {order.table}"
+    report = None
+    try:
+        with _database(url, order) as engine, Screen(title, values=order.show_values) as on:
+            try:
+                report = _load(engine, order, on)
+            except BadInput as error:
+                raise CannotRun(in_words(error)) from error
+            except LoadLimitExceeded as error:
+                _show(on, order, error.report)
+                warn(error.message)
+                return Exit.LIMIT
+            except (SQLAlchemyError, SavepointsError, OSError) as error:
+                raise BrokenOff(f"{in_one_line(error, url)}; nothing was loaded") from error
+            _show(on, order, report)
+            return Exit.REJECTS if report.rejected else Exit.LOADED
+    except KeyboardInterrupt:
+        if report is None or order.dry_run:
+            raise
+        raise _Interrupted(f"after COMMIT: the rows are in {order.table}") from None
 
 
 @contextmanager
@@ -175,7 +215,7 @@ def _load(engine: Engine, order: Order, on: Screen) -> Report:
             loaded = True
     except KeyboardInterrupt:
         if loaded and not order.dry_run:
-            raise BrokenOff(f"interrupted during COMMIT: look into {order.table} for what is there") from None
+            raise _Interrupted(f"during COMMIT: look into {order.table} for what is there") from None
         raise
     return report
 
@@ -198,7 +238,12 @@ def _create(connection: Connection, order: Order) -> Any:
         encoding=order.encoding,
         null=order.null or None,
     )
-    table.create(connection)
+    try:
+        table.create(connection)
+    except SQLAlchemyError as error:  # as two columns that are one to this database
+        why = in_one_line(error, connection.engine.url)
+        hint = "name its columns by `columns=`, or create it first"
+        raise BadInput(f"table {order.table} cannot be made: {why}", hint=hint) from error
     return table
 
 
