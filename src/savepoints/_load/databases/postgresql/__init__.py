@@ -135,7 +135,7 @@ class Copying:
     def load(self, batch: Batch) -> Outcome:
         outcome = Outcome()
         whole = self._staging.kept(batch, outcome)
-        if self._direct:
+        if self._direct and batch.columns:  # COPY knows no rows without any
             self._copy(whole, outcome)
         else:
             self._staging.load(whole, outcome)

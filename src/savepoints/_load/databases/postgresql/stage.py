@@ -108,10 +108,10 @@ class Stage:
     def _cast(self) -> int:
         """From text to the types; how many rows could be cast."""
         if self.asked:
-            casts = ", ".join(f"{quote(one.name)}::{one.type}" for one in self._types)
+            casts = ", ".join((NUMBER, *(f"{quote(one.name)}::{one.type}" for one in self._types)))
             valid = [self._valid(one) for one in self._types if one.type != "text"]
             where = f" WHERE {' AND '.join(valid)}" if valid else ""
-            insert = f"INSERT INTO {self.name} SELECT {NUMBER}, {casts} FROM {self.name}_text{where}"
+            insert = f"INSERT INTO {self.name} SELECT {casts} FROM {self.name}_text{where}"
             there: int = self.run(insert).rowcount
             return there
         self.run(_CAST.format(stage=self.name, number=NUMBER, assign=self._assignments()))

@@ -189,8 +189,9 @@ class Staging:
         if not good:
             return True
         try:
+            again = self.copied and lines.batch.columns  # COPY knows no rows without any
             with self._job.savepoint():
-                if (self._sent_again(lines, out) if self.copied else self._selected(stage, out)) != good:
+                if (self._sent_again(lines, out) if again else self._selected(stage, out)) != good:
                     raise Vanished
         except Vanished:
             return False
