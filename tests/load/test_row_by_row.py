@@ -115,6 +115,17 @@ KNOWN = [
         tuple({"s": text, "a": number} for number, text in enumerate(["e", "x", "x", "é", "x"])),
         on_conflict="update",
     ),
+    # a row of nothing but what the database fills in
+    *(
+        Case(
+            Schema((Field("a", False, "server"), Field("b", True, "server")), keys),
+            (),
+            ({"a": 1, "b": 1}, {}, {}, {"a": 3, "b": None}),
+            piece=piece,
+        )
+        for keys in ((), ("a",))
+        for piece in (1, 1000)
+    ),
     # a column that is left out is not NULL
     Case(Schema((Field("a", False), Field("b", False, "server"))), (), ({"a": 1}, {"a": 2, "b": None}, {"a": 3})),
 ]
