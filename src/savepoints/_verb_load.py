@@ -89,7 +89,8 @@ def load(
 
     Args:
         target: Session, scoped_session or Connection, or their async twins.
-        into: A Table, a mapped class, or the name of a table (then it is read from the database).
+        into: A Table, a mapped class, or the name of a table, which may have its schema before its last dot (then it is
+            read from the database).
         rows: An iterable (for an async target also an async one) of mappings, tuples, named tuples or dataclasses; a
             data frame with the Arrow C stream interface; the path of a CSV file with a header, of JSON Lines, Parquet
             or Arrow, also packed; the ``rejects`` of an earlier report.

@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 
+from savepoints import BadInput
 from savepoints._load import databases
 from savepoints._load.databases import postgresql
 from tests.harness.models import item
@@ -83,6 +84,17 @@ async def test_a_table_in_a_schema(world: World) -> None:
             assert named.loaded == 1
     finally:
         make(world, 'DROP SCHEMA "The shop" CASCADE')
+
+
+async def test_a_name_with_a_dot_in_it(world: World) -> None:
+    """It is that of a table, if there is one; else a schema stands before the last dot."""
+    tables = MetaData()
+    Table("item.old", tables, Column("id", Integer, primary_key=True, autoincrement=False))
+    make(world, tables=tables)
+    async with world.transaction(world.source, rollback=True) as target:
+        assert (await world.load(target, "item.old", [{"id": 1}])).loaded == 1
+        with pytest.raises(BadInput, match=r"there is no table 'new' in schema item\.old"):
+            await world.load(target, "item.old.new", [{"id": 1}])
 
 
 async def test_columns_that_the_database_fills(world: World) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Date,
+    DateTime,
     Enum,
     Float,
     Integer,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    Time,
     Uuid,
     func,
     select,
@@ -348,3 +350,24 @@ async def test_bytes_of_another_encoding_are_told_apart_from_text_that_has_none(
                 (1, "encoding", "name holds text that cannot be encoded"),
             ]
             assert report.loaded == 1
+
+
+#: Words and forms of moments that PostgreSQL reads from text by rules of its own, as any INSERT there does.
+LOOSE = {
+    "day": ["today", "tomorrow", "01/02/2020"],
+    "hour": ["now", "10:00 PM"],
+    "at": ["now", "2020-01-01 24:00:00"],
+}
+
+
+@pytest.mark.parametrize("column", LOOSE)
+async def test_forms_of_moments_that_one_database_alone_reads(world: World, tmp_path: Path, column: str) -> None:
+    given = LOOSE[column]
+    file = tmp_path / "moments.csv"
+    file.write_text(f"id,{column}\n" + "".join(f"{at},{value}\n" for at, value in enumerate(given)))
+    with made(world, day=Date, hour=Time, at=DateTime) as table:
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, file)
+            assert {one.kind for one in report.rejects} <= {"type"}
+            reads_them = capabilities(world.sync_engine.dialect).zones  # the same database
+            assert report.loaded == (len(given) if reads_them else 0)
