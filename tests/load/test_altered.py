@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +20,6 @@ from sqlalchemy import (
     Numeric,
     String,
     Table,
-    create_engine,
     text,
 )
 from sqlalchemy.dialects import postgresql
@@ -31,8 +29,6 @@ from savepoints import Report, load
 from savepoints._load.databases import postgresql as way_to_load
 from savepoints._load.databases.postgresql import catalog, copying
 from tests.harness.world import World
-from tests.load.slowly import emptied
-from tests.servers import Postgres
 
 UTC = datetime.UTC
 
@@ -158,16 +154,6 @@ KEPT: dict[str, list[tuple[Any, str]]] = {
     "tsrange": [("[2024-01-02 03:04,)", '["2024-01-02 03:04:00",)'), ("empty", "empty")],
     "daterange": [("[2024-01-02,2024-01-05)", "[2024-01-02,2024-01-05)")],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=["postgres", pytest.param("system_postgres", marks=pytest.mark.slow)])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    server: Postgres = request.getfixturevalue(request.param)
-    driver = "psycopg" if request.param == "postgres" else "psycopg2"
-    engine = create_engine(server.url(f"postgresql+{driver}"))
-    emptied(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(params=["copied", "staged", "staged as text"])

@@ -6,18 +6,16 @@ COPY first and by the stage alone. The table, the refused rows and their kinds m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, text
+from sqlalchemy import Connection, Engine, MetaData, Table, text
 
 from savepoints import Report, load
 from savepoints._load.databases import postgresql
 from savepoints._load.databases.postgresql import copying
 from savepoints._load.intake import Intake, Piece
-from tests.load.slowly import Row, Slow, emptied, slowly
-from tests.servers import Postgres
+from tests.load.slowly import Row, Slow, slowly
 
 
 class Story(NamedTuple):
@@ -215,16 +213,6 @@ STORIES = {
         key=("a",),
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=["postgres", pytest.param("system_postgres", marks=pytest.mark.slow)])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    server: Postgres = request.getfixturevalue(request.param)
-    driver = "psycopg" if request.param == "postgres" else "psycopg2"
-    engine = create_engine(server.url(f"postgresql+{driver}"))
-    emptied(engine)
-    yield engine
-    engine.dispose()
 
 
 def make(connection: Connection, story: Story) -> Table:

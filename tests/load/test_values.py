@@ -39,6 +39,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
 from savepoints._databases import capabilities
+from savepoints._load.intake import Intake, Piece
 from tests.harness.world import World
 
 pytestmark = pytest.mark.needs("core")
@@ -288,6 +289,26 @@ async def test_a_field_that_is_not_there_is_null(world: World) -> None:
             assert report.loaded == 3
             empty = await target.execute(text("SELECT id FROM values_of WHERE doc IS NULL"))
             assert empty.scalars().all() == [2]
+
+
+async def test_rows_of_several_forms_go_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that lack now this field and now that are not sent one by one."""
+    counts: list[int] = []
+    piece_of = Intake.piece
+
+    def counted(self: Intake, count: int) -> Piece | None:
+        piece = piece_of(self, count)
+        counts.extend([] if piece is None else [len(piece.batches)])
+        return piece
+
+    monkeypatch.setattr(Intake, "piece", counted)
+    rows = [{"id": at, **({"doc": at} if at % 2 else {"name": "x"} if at % 3 else {})} for at in range(50)]
+    with made(world, doc=JSON, name=String(5)) as table:
+        async with world.transaction(world.source, rollback=True) as target:
+            report = await world.load(target, table, rows, convert={"doc": lambda number: [number]})
+            assert (report.loaded, counts) == (50, [1])
+            found = (await target.execute(select(table.c.doc).where(table.c.doc.is_not(None)))).scalars()
+            assert sorted(found, key=str) == sorted(([at] for at in range(1, 50, 2)), key=str)
 
 
 async def test_no_number_is_refused_where_it_would_be_null_or_an_error(world: World) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from enum import Enum as PythonEnum
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,15 @@ from savepoints._load.reasons import Reason, reason
 
 Parse = Callable[[Any], Any]
 Refused = dict[int, Reason]
+
+
+class Absent(Enum):
+    """A field that a row does not have, where None would be more than NULL."""
+
+    ABSENT = None
+
+
+ABSENT = Absent.ABSENT
 
 
 class TooLong(ValueError):
@@ -47,6 +56,9 @@ class Conversion:
         dialect: Whose bind processors are applied.
         from_text: The input is text without types, as CSV.
         served: The database itself reads text for any type, and refuses what does not fit: it is sent as it is.
+
+    Attributes:
+        absent: What a row is given that has no such field: None, where that is the same as NULL.
     """
 
     def __init__(
@@ -75,7 +87,8 @@ class Conversion:
         self._length = None if served or isinstance(kind, types.Enum) else _length(kind)
         if isinstance(kind, types.String) and self._processor is not None and not decorated:
             self._plain, self._parse, self._length = frozenset({_NONE}), _as_it_is, None  # a SET knows what it takes
-        self._nulls = of_none(column.type) and not from_text
+        self._nulls = _of_none(column.type) and not from_text
+        self.absent = ABSENT if self._nulls else None
         self._reasons: dict[type, Reason] = {}  # they are the same for all rows
         #: Whether all cells of a class are as the column keeps them; of other classes nobody has to ask.
         self._looks: dict[type, Callable[[Sequence[Any], set[type]], bool]] = {str: self._fits}
@@ -111,18 +124,17 @@ class Conversion:
             return self._texts(self._read, cells, kinds)
         if not all(self._looks[kind](cells, kinds) for kind in self._looks.keys() & kinds - strange):
             return None
-        return (
-            self._some(cells, [at for at, cell in enumerate(cells) if type(cell) in strange])
-            if strange
-            else (cells, {})
-        )
+        if not strange:
+            return cells, {}
+        return self._some(cells, [at for at, cell in enumerate(cells) if type(cell) in strange])
 
     def values(self, cells: Sequence[Any]) -> tuple[Sequence[Any], Refused]:
         """The cells in the type of the column, before the driver's form of it; what does not fit is as it was."""
+        found: list[Any] = [None if cell is ABSENT else cell for cell in cells]
+        unfit: Refused = {}
         if self._decorate is not None:
-            return cells, {}
-        found, unfit = list(cells), {}
-        for at, cell in enumerate(cells):
+            return found, unfit
+        for at, cell in enumerate(found):
             if cell is not None and type(cell) not in self._as_given:
                 try:
                     found[at] = self._parse(cell)
@@ -158,7 +170,7 @@ class Conversion:
         return done, refused
 
     def _one(self, cell: Any) -> Any:
-        if cell is None and not self._nulls:
+        if cell is ABSENT or (cell is None and not self._nulls):
             return None
         if self._decorate is not None:
             cell = self._decorate(cell, self._dialect)
@@ -204,7 +216,7 @@ class Conversion:
         return self._reasons.setdefault(type(error), found)
 
 
-def of_none(kind: types.TypeEngine[Any]) -> bool:
+def _of_none(kind: types.TypeEngine[Any]) -> bool:
     """Whether the type may make more of None than NULL, as JSON does."""
     return isinstance(kind, (types.TypeDecorator, types.JSON))
 
@@ -340,7 +352,7 @@ def _binary(value: Any) -> bytes:
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return str(value.value) if isinstance(value, PythonEnum) else str(value)
+        return str(value.value) if isinstance(value, Enum) else str(value)
     if isinstance(value, (int, float, Decimal, UUID, datetime.date, datetime.time)):
         return str(value)
     raise TypeError
@@ -363,7 +375,7 @@ def _enum(kind: types.Enum, *, by_database: bool) -> Parse:
     cls, stored = kind.enum_class, frozenset(kind.enums)
 
     def parse(value: Any) -> Any:
-        if isinstance(value, str) and not isinstance(value, PythonEnum):
+        if isinstance(value, str) and not isinstance(value, Enum):
             if value in stored:
                 return value
             if cls is None and by_database:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Dialect
 
 from savepoints import errors
 from savepoints._databases import Fault
-from savepoints._load.convert import Conversion, of_none
+from savepoints._load.convert import ABSENT, Conversion
 from savepoints._load.fields import Target, Wanted, filled
 from savepoints._load.filling import Filling, Refusals, called, in_python
 from savepoints._load.reasons import Reason, reason
@@ -155,7 +155,6 @@ class Intake:
         self._nameless = [at for at, name in enumerate(source.names or ()) if wanted.all and not name]
         self._header = None if source.names is None else wanted.of_header(source.names)
         columns = target.table.columns
-        self._open = frozenset(column for column in columns if filled(column) or of_none(column.type))
         self._defaulted = [column for column in columns if in_python(column.default)]
         self._changed = [column for column in columns if updates and in_python(column.onupdate)]
         self._first = not source.again  # what is wrong with rejects is never an error of the input as a whole
@@ -254,10 +253,11 @@ class Intake:
             return
         shaped = [(at, self._mapped(piece, at)) for at in places]
         kept = [(at, cells) for at, cells in shaped if cells is not None]
-        for _, run in groupby(kept, key=_given if self._key else self._left_open):
+        for _, run in groupby(kept, key=_given if self._key else _left_open):
             some = list(run)
             columns = tuple(dict.fromkeys(column for _, cells in some for column in cells))
-            yield columns, [[cells.get(column) for column in columns] for _, cells in some], [at for at, _ in some]
+            empty = {column: self._conversion(column).absent for column in columns}
+            yield columns, [list((empty | cells).values()) for _, cells in some], [at for at, _ in some]
 
     def _alike(self, names: list[str], rows: list[Mapping[str, Any]]) -> tuple[Columns, list[Row]] | None:
         """The usual case: all rows have the same names."""
@@ -295,10 +295,6 @@ class Intake:
             if column is not None:
                 cells[column] = value
         return cells
-
-    def _left_open(self, one: tuple[int, dict[Column[Any], Any]]) -> frozenset[Column[Any]]:
-        """Which columns that are more than NULL without a value a row has one for: else they must be left out."""
-        return self._open & one[1].keys()
 
     # -- values
 
@@ -347,7 +343,11 @@ class Intake:
             if text in cells:
                 cells = [None if type(cell) is str and cell == text else cell for cell in cells]
         function = self._convert.get(column)
-        return (cells, {}) if function is None else called(column, "convert", function, cells)
+        if function is None:
+            return cells, {}
+        absent = {at for at, cell in enumerate(cells) if cell is ABSENT}
+        found, refused = called(column, "convert", function, cells, left_out=absent)
+        return [ABSENT if at in absent else cell for at, cell in enumerate(found)] if absent else found, refused
 
     def _conversion(self, column: Column[Any]) -> Conversion:
         found = self._conversions.get(column)
@@ -393,6 +393,11 @@ def _runs(rows: list[Any]) -> Iterator[tuple[bool, Sequence[int]]]:
         return
     for kind, run in groupby(range(len(rows)), key=lambda at: type(rows[at]) in named):
         yield kind, list(run)
+
+
+def _left_open(one: tuple[int, dict[Column[Any], Any]]) -> frozenset[str]:
+    """Which columns with defaults a row has values for: the others must be left out, not be NULL."""
+    return frozenset(column.name for column in one[1] if filled(column))
 
 
 def _given(one: tuple[int, dict[Column[Any], Any]]) -> frozenset[str]:
